@@ -1,0 +1,42 @@
+//! One inference request and its answer, the same for every protocol.
+//!
+//! Not here: the wire (`xebec-serve`), queues and runs (`xebec-engine`).
+use crate::tensor::Tensor;
+use std::time::{Duration, Instant};
+
+/// A decoded request. Its tensors may be views on the received bytes.
+#[derive(Debug)]
+pub struct InferRequest {
+    /// The caller's own mark, echoed; empty if there was none.
+    pub id: String,
+    /// Inputs in the caller's order; checked against the model by the upstream.
+    pub inputs: Vec<Tensor>,
+    /// Names of the wanted outputs; empty means all.
+    pub outputs: Vec<String>,
+    /// How long the request may wait in a queue; `None` leaves it to the model's own policy.
+    pub timeout: Option<Duration>,
+    /// When the server had read the request whole.
+    pub received: Instant,
+}
+
+/// The answer of one request.
+#[derive(Debug)]
+pub struct InferResponse {
+    /// Wanted outputs, in the order asked for (the model's own order if all were).
+    pub outputs: Vec<Tensor>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where the time of one request went inside the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From submission until its batch was formed.
+    pub queue: Duration,
+    /// Gathering the inputs of its batch.
+    pub compute_input: Duration,
+    /// The engine's run of its batch.
+    pub compute_infer: Duration,
+    /// Cutting the outputs of its batch.
+    pub compute_output: Duration,
+}

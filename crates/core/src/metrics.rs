@@ -1,0 +1,255 @@
+//! Counters and histograms of a model, as plain atomics: engine and protocols write, `xebec-net` prints.
+//!
+//! Names and helps of everything printed stand in [`names`]. Histograms are in seconds. Not here: text formats.
+//!
+//! Invariant: nothing here locks or allocates once a tenant is known, so recording can stand on the hot path.
+use crate::{TenantId, Timings, error::FailureReason};
+use std::{
+    sync::OnceLock,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+pub mod names;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Sets it.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Upper bounds of the buckets of every latency histogram, in microseconds; one more bucket takes the rest.
+///
+/// From the cost of one row of a tiny model to the longest wait anybody accepts, about four to a decade.
+pub const BUCKETS_MICROSECONDS: [u64; 24] = [
+    5, 10, 20, 40, 60, 100, 200, 400, 600, 1_000, 2_000, 4_000, 6_000, 10_000, 20_000, 40_000, 60_000, 100_000,
+    200_000, 400_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000,
+];
+
+/// A latency histogram.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_MICROSECONDS.len() + 1],
+    sum_nanoseconds: AtomicU64,
+}
+
+impl Histogram {
+    /// Records one duration.
+    pub fn observe(&self, duration: Duration) {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_MICROSECONDS.partition_point(|bound| bound * 1000 < nanoseconds);
+        if let Some(bucket) = self.buckets.get(bucket) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.sum_nanoseconds.fetch_add(nanoseconds, Relaxed);
+    }
+
+    /// Counts per bucket, not cumulated, the unbounded one last.
+    pub fn counts(&self) -> [u64; BUCKETS_MICROSECONDS.len() + 1] {
+        std::array::from_fn(|i| self.buckets.get(i).map_or(0, |bucket| bucket.load(Relaxed)))
+    }
+
+    /// Sum of all durations, in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        Duration::from_nanos(self.sum_nanoseconds.load(Relaxed)).as_secs_f64()
+    }
+}
+
+/// The phases of a request that have a histogram each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Bytes to tensors.
+    Decode,
+    /// Waiting for a batch.
+    Queue,
+    /// Gathering, running and cutting the batch.
+    Compute,
+    /// Tensors to bytes.
+    Encode,
+    /// From the last byte read to the answer handed to the connection.
+    Total,
+}
+
+impl Phase {
+    /// All phases, in the order of the metrics page.
+    pub const ALL: [Self; 5] = [Self::Decode, Self::Queue, Self::Compute, Self::Encode, Self::Total];
+}
+
+/// What one tenant did with one model version.
+#[derive(Debug, Default)]
+pub struct TenantMetrics {
+    /// Requests answered.
+    pub success: Counter,
+    /// Requests failed, by [`FailureReason`] (rejected, canceled, backend, other).
+    failure: [Counter; 4],
+    /// Rows run.
+    pub rows: Counter,
+    /// Sum of request durations, in microseconds.
+    pub request_us: Counter,
+    /// Sum of queue times, in microseconds.
+    pub queue_us: Counter,
+    /// Sum of input times, in microseconds.
+    pub compute_input_us: Counter,
+    /// Sum of run times, in microseconds.
+    pub compute_infer_us: Counter,
+    /// Sum of output times, in microseconds.
+    pub compute_output_us: Counter,
+    phases: [Histogram; 5],
+}
+
+impl TenantMetrics {
+    /// The counter of failures for `reason`.
+    pub fn failure(&self, reason: FailureReason) -> &Counter {
+        let [rejected, canceled, backend, other] = &self.failure;
+        match reason {
+            FailureReason::Rejected => rejected,
+            FailureReason::Canceled => canceled,
+            FailureReason::Backend => backend,
+            FailureReason::Other => other,
+        }
+    }
+
+    /// The histogram of `phase`.
+    pub fn phase(&self, phase: Phase) -> &Histogram {
+        let [decode, queue, compute, encode, total] = &self.phases;
+        match phase {
+            Phase::Decode => decode,
+            Phase::Queue => queue,
+            Phase::Compute => compute,
+            Phase::Encode => encode,
+            Phase::Total => total,
+        }
+    }
+
+    /// Records an answered request of `rows` rows whose whole way took `total`.
+    pub fn succeed(&self, rows: u64, timings: &Timings, decode: Duration, encode: Duration, total: Duration) {
+        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.success.add(1);
+        self.rows.add(rows);
+        self.request_us.add(us(total));
+        self.queue_us.add(us(timings.queue));
+        self.compute_input_us.add(us(timings.compute_input));
+        self.compute_infer_us.add(us(timings.compute_infer));
+        self.compute_output_us.add(us(timings.compute_output));
+        self.phase(Phase::Decode).observe(decode);
+        self.phase(Phase::Queue).observe(timings.queue);
+        self.phase(Phase::Compute).observe(timings.compute_input + timings.compute_infer + timings.compute_output);
+        self.phase(Phase::Encode).observe(encode);
+        self.phase(Phase::Total).observe(total);
+    }
+}
+
+/// Everything counted of one model version.
+#[derive(Debug, Default)]
+pub struct ModelMetrics {
+    /// Runs of the engine; below the number of requests where batching helped.
+    pub executions: Counter,
+    /// Requests that wait.
+    pub pending: Gauge,
+    /// Time the load took, warm-up included, in microseconds.
+    pub load_us: Gauge,
+    tenants: TenantList,
+}
+
+impl ModelMetrics {
+    /// The part of one tenant, made at its first request.
+    ///
+    /// Holding a permit for it, a tenant is known to the registry: no label comes from a caller's text.
+    pub fn tenant(&self, tenant: &TenantId) -> &TenantMetrics {
+        self.tenants.get(tenant)
+    }
+
+    /// Every tenant seen so far.
+    pub fn tenants(&self) -> impl Iterator<Item = (&TenantId, &TenantMetrics)> {
+        self.tenants.iter()
+    }
+}
+
+/// A list that only grows and is read without a lock: almost always it has one entry.
+#[derive(Debug, Default)]
+struct TenantList(OnceLock<Box<TenantNode>>);
+
+#[derive(Debug)]
+struct TenantNode {
+    tenant: TenantId,
+    metrics: TenantMetrics,
+    next: TenantList,
+}
+
+impl TenantList {
+    fn get(&self, tenant: &TenantId) -> &TenantMetrics {
+        let mut list = self;
+        loop {
+            let node = list.0.get_or_init(|| {
+                Box::new(TenantNode { tenant: tenant.clone(), metrics: TenantMetrics::default(), next: Self::default() })
+            });
+            if node.tenant == *tenant {
+                return &node.metrics;
+            }
+            list = &node.next;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&TenantId, &TenantMetrics)> {
+        let first = self.0.get();
+        std::iter::successors(first, |node| node.next.0.get()).map(|node| (&node.tenant, &node.metrics))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_on_a_bound_counts_below_it_and_one_past_all_bounds_counts_last() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_micros(5));
+        histogram.observe(Duration::from_nanos(5001));
+        histogram.observe(Duration::from_secs(3600));
+        let counts = histogram.counts();
+        assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
+        assert!((histogram.sum_seconds() - 3600.000_010_001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn tenants_keep_their_own_numbers() {
+        let metrics = ModelMetrics::default();
+        let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());
+        metrics.tenant(&a).success.add(1);
+        metrics.tenant(&b).success.add(2);
+        metrics.tenant(&a).success.add(1);
+        let seen: Vec<_> = metrics.tenants().map(|(id, m)| (id.as_str(), m.success.get())).collect();
+        assert_eq!(seen, [("a", 2), ("b", 2)]);
+    }
+}

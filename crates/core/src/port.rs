@@ -1,0 +1,101 @@
+//! The ports through which protocols, network and engine meet without knowing each other.
+//!
+//! A protocol asks a [`Router`] for an [`Upstream`], submits a request with a [`Reply`], and the network's
+//! loop calls [`Turn::flush`] when one turn of an I/O core is over: what the turn has read is one batch.
+//!
+//! Invariant: whatever takes a model's data takes a `&Permit`.
+use crate::{
+    InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Version, metrics::ModelMetrics,
+    model_config::ModelConfig,
+};
+use std::sync::Arc;
+
+/// Where the answer of one request goes. Called exactly once; dropped uncalled it means the upstream broke.
+pub trait Answer: Send {
+    /// Whether nobody waits any more, so that the request need not run.
+    fn is_gone(&self) -> bool;
+
+    /// Hands over the outcome. Must not block and must not run the caller's code in place.
+    fn send(self: Box<Self>, outcome: Result<InferResponse, InferError>);
+}
+
+/// Boxed [`Answer`].
+pub type Reply = Box<dyn Answer>;
+
+/// One revision of one model, here or elsewhere.
+pub trait Upstream: Send + Sync {
+    /// Inputs, outputs and name.
+    fn info(&self) -> &ModelInfo;
+
+    /// The full configuration, completed from the model's file.
+    fn config(&self) -> &ModelConfig;
+
+    /// Counters and histograms of this model and version.
+    fn metrics(&self) -> &ModelMetrics;
+
+    /// Takes a request. Checks it against the model and answers a wrong one at once.
+    ///
+    /// Returns at once: the answer comes through `reply`, for a tiny model only after the calling thread's
+    /// [`Turn::flush`].
+    fn submit(&self, permit: &Permit, request: InferRequest, reply: Reply);
+}
+
+/// The end of one turn of an I/O core: everything that was ready to be read has been read.
+pub trait Turn: Send + Sync {
+    /// Runs what the calling thread's turn has submitted to inline models. Cheap if there is nothing.
+    fn flush(&self);
+}
+
+/// State of a model in the repository's index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Being read and warmed up.
+    Loading,
+    /// Answers requests.
+    Ready,
+    /// Not served, with the reason.
+    Unavailable(String),
+}
+
+/// One row of the list of models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelRow {
+    /// Name.
+    pub name: ModelName,
+    /// Which version; `None` if none could be named.
+    pub version: Option<Version>,
+    /// Its state.
+    pub state: ModelState,
+}
+
+/// Which engine runs models here, and why that one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineReport {
+    /// `onnxruntime` or `rten`.
+    pub name: &'static str,
+    /// Its version.
+    pub version: String,
+    /// Why it was chosen, in a sentence.
+    pub reason: String,
+}
+
+/// Finds the revision that a request goes to.
+pub trait Router: Send + Sync {
+    /// The revision of the permit's model; the newest ready one if no version is asked for.
+    ///
+    /// # Errors
+    /// The model or version is unknown, loading or not available.
+    fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError>;
+
+    /// All ready versions of the permit's model, oldest first.
+    fn versions(&self, permit: &Permit) -> Vec<Version>;
+
+    /// Every model and version known.
+    fn models(&self) -> Vec<ModelRow>;
+
+    /// Whether everything that should serve does.
+    fn ready(&self) -> bool;
+
+    /// The engine behind.
+    fn engine(&self) -> EngineReport;
+}

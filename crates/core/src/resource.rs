@@ -1,0 +1,143 @@
+//! The YAML: kinds of `xebec.dev/v1alpha1`, the same on a laptop and on Kubernetes.
+//!
+//! Invariant: an unknown field is an error. Not here: reading files (the binary), meaning beyond types.
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The only version of the resources.
+pub const API_VERSION: &str = "xebec.dev/v1alpha1";
+
+/// One document, told apart by its `kind`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Resource {
+    /// A served model.
+    InferenceService(InferenceService),
+}
+
+/// A served model.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InferenceService {
+    /// Must be [`API_VERSION`].
+    pub api_version: String,
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: InferenceServiceSpec,
+}
+
+/// Name and labels of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Name: the model's name.
+    pub name: String,
+    /// Namespace on Kubernetes; on a laptop only `default` or none.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// For people and selectors; no meaning on a laptop.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools; no meaning on a laptop.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What an [`InferenceService`] wants.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InferenceServiceSpec {
+    /// Which model.
+    pub model: ModelSource,
+    /// How requests are put together.
+    #[serde(default)]
+    pub batching: Batching,
+    /// What it runs on.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Processes that serve it; a laptop has one.
+    #[serde(default = "one")]
+    pub replicas: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// Where a model is and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelSource {
+    /// `file:///absolute`, or a path relative to the document's folder.
+    pub uri: String,
+    /// Format.
+    #[serde(default)]
+    pub format: ModelFormat,
+}
+
+/// Formats that are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelFormat {
+    /// ONNX.
+    #[default]
+    Onnx,
+}
+
+/// How requests of different callers are put into one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Batching {
+    /// Most rows in one run; the server's default if absent; 0 switches the batch axis off.
+    #[serde(default)]
+    pub max_batch_size: Option<u32>,
+    /// How long a request may wait for company while an instance is busy anyway; an idle one never waits.
+    #[serde(default)]
+    pub max_delay_microseconds: u64,
+    /// Most requests that may wait; the server's default if absent.
+    #[serde(default)]
+    pub max_queue_size: Option<u32>,
+    /// Longest wait of a request; unlimited if absent.
+    #[serde(default)]
+    pub timeout_microseconds: Option<u64>,
+    /// The owner's word that rows of different callers may share a run although the graph has an operator over the
+    /// batch axis: answers then depend on company.
+    #[serde(default)]
+    pub share_runs_although_rows_mix: bool,
+}
+
+/// What a model runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Runs at the same time; by the number of cores if absent.
+    #[serde(default)]
+    pub instances: Option<u32>,
+    /// What to optimise for.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Execution provider.
+    #[serde(default)]
+    pub provider: Provider,
+}
+
+/// What a model's threads are arranged for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// One thread a run, many runs side by side.
+    #[default]
+    Throughput,
+    /// All cores on one run, in one pool shared by all such models.
+    Latency,
+}
+
+/// Execution providers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// The processor.
+    #[default]
+    Cpu,
+}

@@ -1,0 +1,2 @@
+//! xebec
+fn main() {}
