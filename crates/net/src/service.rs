@@ -1,0 +1,80 @@
+//! What a protocol is to the network: two small traits, one for HTTP/1.1, one for gRPC.
+//!
+//! Calls run on the I/O core that read them and never leave it, so nothing here needs to be `Send`.
+use crate::body::Body;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_core::Stream;
+use http::{HeaderMap, Response, request::Parts};
+use std::{future::Future, pin::Pin};
+use xebec_core::Principal;
+
+/// Answers HTTP/1.1 requests.
+pub trait HttpService: 'static {
+    /// Answers one request. The head is there; the body is read only if the callee asks for it.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the caller disconnects: whatever it started must see that.
+    fn call(&self, principal: &Principal, head: Parts, body: Body) -> impl Future<Output = Response<Bytes>>;
+}
+
+/// One call over gRPC, its single request message read whole.
+#[derive(Debug)]
+pub struct GrpcCall<'a> {
+    /// Who calls.
+    pub principal: &'a Principal,
+    /// `/package.Service/Method`.
+    pub path: &'a str,
+    /// The call's metadata.
+    pub metadata: &'a HeaderMap,
+    /// The message, decompressed and without its prefix.
+    pub message: Bytes,
+}
+
+/// Answers gRPC calls.
+pub trait GrpcService: 'static {
+    /// Whether `path` is answered at all, asked before any of the body is read.
+    ///
+    /// # Errors
+    /// The status for a method that is unknown or not offered.
+    fn accept(&self, path: &str) -> Result<(), GrpcStatus>;
+
+    /// Answers one call.
+    ///
+    /// # Cancel safety
+    /// The future is dropped when the caller resets the stream or its deadline passes.
+    fn call(&self, call: GrpcCall<'_>) -> impl Future<Output = Result<GrpcAnswer, GrpcStatus>>;
+}
+
+/// The answer to a call.
+pub enum GrpcAnswer {
+    /// One message.
+    One(GrpcMessage),
+    /// Messages as they come; the stream's end is the call's end.
+    Many(Pin<Box<dyn Stream<Item = GrpcMessage>>>),
+}
+
+/// An encoded message with the five bytes that gRPC puts before it.
+#[derive(Clone, Debug)]
+pub struct GrpcMessage(pub(crate) Bytes);
+
+impl GrpcMessage {
+    /// Encodes a message, uncompressed.
+    pub fn encode(message: &impl prost::Message) -> Self {
+        let length = message.encoded_len();
+        let mut buffer = BytesMut::with_capacity(5 + length);
+        buffer.put_u8(0);
+        // A message over 4 GiB cannot be said in gRPC at all; the engine's outputs are bounded far below.
+        buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        message.encode_raw(&mut buffer);
+        Self(buffer.freeze())
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcStatus {
+    /// By number, as in [`xebec_core::Code::grpc`].
+    pub code: u8,
+    /// For the caller.
+    pub message: String,
+}

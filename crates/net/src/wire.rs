@@ -1,0 +1,11 @@
+//! Generated messages of the wire: the Open Inference Protocol with Triton's additions, and gRPC health v1.
+//!
+//! Made from `proto/` by `make generate`; the configuration's messages are [`xebec_core::model_config`].
+
+/// Package `inference`.
+#[expect(missing_docs, clippy::all, reason = "generated")]
+pub mod inference;
+
+/// Package `grpc.health.v1`.
+#[expect(missing_docs, clippy::all, reason = "generated")]
+pub mod health;
