@@ -93,6 +93,9 @@ pub trait Router: Send + Sync {
     /// Every model and version known.
     fn models(&self) -> Vec<ModelRow>;
 
+    /// Every loaded revision, for the metrics page and for nothing that a caller sees.
+    fn upstreams(&self) -> Vec<Arc<dyn Upstream>>;
+
     /// Whether everything that should serve does.
     fn ready(&self) -> bool;
 
