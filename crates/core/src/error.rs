@@ -270,7 +270,9 @@ impl InferError {
     /// The only road to a status. Exhaustive on purpose: a new variant must choose.
     pub const fn code(&self) -> Code {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownPath { .. } => Code::NotFound,
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownPath { .. } => {
+                Code::NotFound
+            }
             Self::NoVersions { .. }
             | Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
@@ -305,7 +307,9 @@ impl InferError {
     /// The label under which the failure is counted.
     pub const fn failure_reason(&self) -> FailureReason {
         match self {
-            Self::QueueFull { .. } | Self::Timeout | Self::Draining | Self::NotReady(_) => FailureReason::Rejected,
+            Self::QueueFull { .. } | Self::Timeout | Self::Draining | Self::NotReady(_) => {
+                FailureReason::Rejected
+            }
             Self::Cancelled => FailureReason::Canceled,
             Self::Engine { .. } => FailureReason::Backend,
             _ => FailureReason::Other,
@@ -328,7 +332,9 @@ impl InferError {
             Self::QueueFull { limit, .. } => {
                 Some(format!("{limit} requests wait already; try again after {RETRY_AFTER_SECONDS} s"))
             }
-            Self::UnknownPath { path } => Some(format!("'{path}' is not a path of this server; GET /v2 tells what is")),
+            Self::UnknownPath { path } => {
+                Some(format!("'{path}' is not a path of this server; GET /v2 tells what is"))
+            }
             Self::WrongMethod { allow } => Some(format!("this path takes {allow}")),
             _ => None,
         }
@@ -363,7 +369,10 @@ mod tests {
     #[test]
     fn a_full_queue_is_unavailable_with_retry_after_and_tritons_words() {
         let error = InferError::QueueFull { model: "m".into(), limit: 4 };
-        assert_eq!((error.code().http(), error.code().grpc(), error.retry_after_seconds()), (503, 14, Some(1)));
+        assert_eq!(
+            (error.code().http(), error.code().grpc(), error.retry_after_seconds()),
+            (503, 14, Some(1))
+        );
         assert_eq!(error.message_for("7"), "[request id: 7] Exceeds maximum queue size");
     }
 

@@ -53,8 +53,8 @@ impl Gauge {
 ///
 /// From the cost of one row of a tiny model to the longest wait anybody accepts, about four to a decade.
 pub const BUCKETS_MICROSECONDS: [u64; 24] = [
-    5, 10, 20, 40, 60, 100, 200, 400, 600, 1_000, 2_000, 4_000, 6_000, 10_000, 20_000, 40_000, 60_000, 100_000,
-    200_000, 400_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000,
+    5, 10, 20, 40, 60, 100, 200, 400, 600, 1_000, 2_000, 4_000, 6_000, 10_000, 20_000, 40_000, 60_000,
+    100_000, 200_000, 400_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000,
 ];
 
 /// A latency histogram.
@@ -164,7 +164,8 @@ impl TenantMetrics {
         self.compute_output_us.add(us(timings.compute_output));
         self.phase(Phase::Decode).observe(decode);
         self.phase(Phase::Queue).observe(timings.queue);
-        self.phase(Phase::Compute).observe(timings.compute_input + timings.compute_infer + timings.compute_output);
+        self.phase(Phase::Compute)
+            .observe(timings.compute_input + timings.compute_infer + timings.compute_output);
         self.phase(Phase::Encode).observe(encode);
         self.phase(Phase::Total).observe(total);
     }
@@ -212,7 +213,11 @@ impl TenantList {
         let mut list = self;
         loop {
             let node = list.0.get_or_init(|| {
-                Box::new(TenantNode { tenant: tenant.clone(), metrics: TenantMetrics::default(), next: Self::default() })
+                Box::new(TenantNode {
+                    tenant: tenant.clone(),
+                    metrics: TenantMetrics::default(),
+                    next: Self::default(),
+                })
             });
             if node.tenant == *tenant {
                 return &node.metrics;
@@ -239,7 +244,7 @@ mod tests {
         histogram.observe(Duration::from_secs(3600));
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
-        assert!((histogram.sum_seconds() - 3600.000_010_001).abs() < 1e-9);
+        assert!((histogram.sum_seconds() - 3_600.000_010_001).abs() < 1e-9);
     }
 
     #[test]

@@ -121,7 +121,12 @@ impl Gate {
     ///
     /// # Errors
     /// [`Denied`] as the policy gave it.
-    pub fn admit(&self, principal: &Principal, verb: Verb, model: Option<&ModelName>) -> Result<Permit, Denied> {
+    pub fn admit(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        model: Option<&ModelName>,
+    ) -> Result<Permit, Denied> {
         match self.0.decide(&Ask { principal, verb, model }) {
             Decision::Allow(tenant) => Ok(Permit { tenant, verb, model: model.cloned() }),
             Decision::Deny(denied) => Err(denied),

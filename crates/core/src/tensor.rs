@@ -88,7 +88,9 @@ impl fmt::Display for Datatype {
 
 /// The text was not a datatype of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a datatype; the datatypes are BOOL, UINT8/16/32/64, INT8/16/32/64, FP16, BF16, FP32, FP64 and BYTES")]
+#[error(
+    "'{0}' is not a datatype; the datatypes are BOOL, UINT8/16/32/64, INT8/16/32/64, FP16, BF16, FP32, FP64 and BYTES"
+)]
 pub struct UnknownDatatype(pub String);
 
 impl FromStr for Datatype {

@@ -1,14 +1,26 @@
 //! Reading a body within its limit, and the compressions of HTTP and gRPC.
 //!
 //! Invariant: no more than the limit is ever kept, before or after decompression, whatever the length header says.
+use crate::{
+    budget::{Budget, Hold},
+    conn::{Conn, Phase},
+};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    rc::Rc,
+};
 
 /// A request body that has not been read.
 #[derive(Debug)]
-pub struct Body(Incoming);
+pub struct Body {
+    incoming: Incoming,
+    conn: Rc<Conn>,
+    budget: Rc<Budget>,
+    max_pieces: usize,
+}
 
 /// Why a body could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -16,9 +28,18 @@ pub enum ReadError {
     /// Passes the limit, by its header or by what came.
     #[error("body is larger than {limit_bytes} bytes")]
     TooLarge {
-        /** The limit. */
+        /// The limit.
         limit_bytes: usize,
     },
+    /// Comes in more pieces than a sane client makes.
+    #[error("body comes in more than {limit} pieces; send it in larger ones")]
+    TooManyPieces {
+        /// The limit.
+        limit: usize,
+    },
+    /// All bodies being read at this moment fill the server's memory for them.
+    #[error("the server is reading as many bodies as it has memory for")]
+    NoRoom,
     /// The caller went away or broke the framing.
     #[error("body ended early or is framed wrongly")]
     Broken(#[source] hyper::Error),
@@ -40,46 +61,59 @@ pub enum Encoding {
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Incoming) -> Self {
-        Self(incoming)
+    pub(crate) fn new(incoming: Incoming, conn: Rc<Conn>, budget: Rc<Budget>, max_pieces: usize) -> Self {
+        Self { incoming, conn, budget, max_pieces }
     }
 
     /// Reads the body whole.
     ///
     /// # Errors
-    /// It passes `limit_bytes`, or the caller went away.
+    /// It passes `limit_bytes`, comes in too many pieces, there is no room for it now, or the caller went away.
     pub async fn read(mut self, limit_bytes: usize) -> Result<Bytes, ReadError> {
-        let too_large = ReadError::TooLarge { limit_bytes };
-        if self.0.size_hint().lower() > limit_bytes as u64 {
-            return Err(too_large);
+        self.conn.enter(Phase::Body);
+        let whole = self.read_within(limit_bytes).await;
+        self.conn.enter(Phase::Busy);
+        whole
+    }
+
+    async fn read_within(&mut self, limit_bytes: usize) -> Result<Bytes, ReadError> {
+        let promised = usize::try_from(self.incoming.size_hint().lower()).unwrap_or(usize::MAX);
+        if promised > limit_bytes {
+            return Err(ReadError::TooLarge { limit_bytes });
         }
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         if first.len() > limit_bytes {
-            return Err(too_large);
+            return Err(ReadError::TooLarge { limit_bytes });
         }
         // Almost every body comes in one piece and stays the view on the connection's buffer that it is.
-        let Some(second) = self.next().await? else { return Ok(first) };
-        let mut whole = BytesMut::with_capacity(self.room(first.len() + second.len(), limit_bytes));
-        whole.extend_from_slice(&first);
-        let mut next = Some(second);
+        if self.incoming.is_end_stream() {
+            return Ok(first);
+        }
+        self.gather(first, limit_bytes).await
+    }
+
+    async fn gather(&mut self, first: Bytes, limit_bytes: usize) -> Result<Bytes, ReadError> {
+        let mut hold = Hold::new(Rc::clone(&self.budget));
+        let mut whole = BytesMut::new();
+        let mut pieces = 1;
+        let mut next = Some(first);
         while let Some(piece) = next {
             if whole.len() + piece.len() > limit_bytes {
-                return Err(too_large);
+                return Err(ReadError::TooLarge { limit_bytes });
             }
+            hold.grow(piece.len()).map_err(|_| ReadError::NoRoom)?;
             whole.extend_from_slice(&piece);
+            pieces += 1;
+            if pieces > self.max_pieces {
+                return Err(ReadError::TooManyPieces { limit: self.max_pieces });
+            }
             next = self.next().await?;
         }
         Ok(whole.freeze())
     }
 
-    /// What to reserve: what is known to come, but no more than a mebibyte on the caller's word alone.
-    fn room(&self, have: usize, limit_bytes: usize) -> usize {
-        let promised = usize::try_from(self.0.size_hint().lower()).unwrap_or(0).min(1 << 20);
-        have.saturating_add(promised).min(limit_bytes.max(have))
-    }
-
     async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        while let Some(frame) = self.0.frame().await {
+        while let Some(frame) = self.incoming.frame().await {
             if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data()
                 && !data.is_empty()
             {

@@ -8,5 +8,16 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+mod budget;
+mod caught;
+mod conn;
+pub mod drain;
+pub mod exposition;
+mod grpc;
+mod http1;
+pub mod limits;
+pub mod listener;
+pub mod process;
+pub mod reactor;
 pub mod service;
 pub mod wire;

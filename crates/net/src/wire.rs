@@ -3,9 +3,9 @@
 //! Made from `proto/` by `make generate`; the configuration's messages are [`xebec_core::model_config`].
 
 /// Package `inference`.
-#[expect(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, reason = "generated: which lints it trips changes with the messages")]
 pub mod inference;
 
 /// Package `grpc.health.v1`.
-#[expect(missing_docs, clippy::all, reason = "generated")]
+#[allow(missing_docs, clippy::all, reason = "generated: which lints it trips changes with the messages")]
 pub mod health;

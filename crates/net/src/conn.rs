@@ -1,0 +1,283 @@
+//! What the sweeper knows of one connection, and the stream that keeps it informed.
+//!
+//! A connection costs no timer: the core's sweeper looks at every connection once a tick and judges by
+//! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
+use crate::limits::Limits;
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How often the sweeper looks; every timeout is a multiple.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// How long a peer may take to acknowledge that an idle connection is closed.
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Between requests.
+    Idle,
+    /// A head has begun and is not there whole.
+    Head,
+    /// A body has begun and is not there whole.
+    Body,
+    /// The request is with its handler.
+    Busy,
+    /// The answer is being written.
+    Done,
+}
+
+/// What the sweeper wants of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Nothing.
+    Go,
+    /// Answer what has begun, then close.
+    Finish,
+    /// Close now.
+    Abort,
+}
+
+/// The sweeper's record of a connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    phase: Cell<Phase>,
+    since: Cell<u32>,
+    blocked_since: Cell<Option<u32>>,
+    clock: Rc<Cell<u32>>,
+    order: Cell<Order>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Conn {
+    /// A connection that has just been accepted; `clock` counts the core's ticks.
+    pub(crate) fn new(clock: Rc<Cell<u32>>) -> Rc<Self> {
+        let now = clock.get();
+        Rc::new(Self {
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(now),
+            blocked_since: Cell::new(None),
+            clock,
+            order: Cell::new(Order::Go),
+            waker: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Notes what the connection does from now on.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.clock.get());
+    }
+
+    /// Notes that bytes came.
+    fn read_some(&self) {
+        match self.phase.get() {
+            Phase::Idle | Phase::Done => self.enter(Phase::Head),
+            Phase::Body => self.since.set(self.clock.get()),
+            Phase::Head | Phase::Busy => {}
+        }
+    }
+
+    /// Notes that nothing is there to read.
+    fn read_nothing(&self) {
+        if self.phase.get() == Phase::Done {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// Whether the connection has outstayed a limit.
+    pub(crate) fn judge(&self, limits: &Limits) -> Order {
+        let past = |since: u32, limit: Duration| self.clock.get().wrapping_sub(since) > ticks(limit);
+        let phase_limit = match self.phase.get() {
+            Phase::Idle if self.order.get() == Order::Finish => Some(GOODBYE),
+            Phase::Idle => Some(limits.idle_timeout),
+            Phase::Head => Some(limits.header_timeout),
+            Phase::Body => Some(limits.stall_timeout),
+            // The model's queue bounds how long a handler takes; a blocked write has its own clock below.
+            Phase::Busy | Phase::Done => None,
+        };
+        let late = phase_limit.is_some_and(|limit| past(self.since.get(), limit));
+        let blocked = self.blocked_since.get().is_some_and(|since| past(since, limits.stall_timeout));
+        if late || blocked { Order::Abort } else { Order::Go }
+    }
+
+    /// Gives an order and wakes the connection's task to see it. What is idle then gets its goodbye and a moment.
+    pub(crate) fn command(&self, order: Order) {
+        if self.order.get() != order {
+            self.order.set(order);
+            if self.phase.get() == Phase::Idle {
+                self.since.set(self.clock.get());
+            }
+            if let Some(waker) = self.waker.borrow().as_ref() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// The order in force; the task is woken when it changes.
+    pub(crate) fn order(&self, cx: &Context<'_>) -> Order {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.get()
+    }
+}
+
+fn ticks(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// A stream that tells its [`Conn`] what moves.
+#[derive(Debug)]
+pub(crate) struct Watched<T> {
+    inner: T,
+    conn: Rc<Conn>,
+}
+
+impl<T> Watched<T> {
+    pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
+        Self { inner, conn }
+    }
+
+    fn written(&self, outcome: &Poll<io::Result<usize>>) {
+        match outcome {
+            Poll::Ready(_) => self.conn.blocked_since.set(None),
+            Poll::Pending if self.conn.blocked_since.get().is_none() => {
+                self.conn.blocked_since.set(Some(self.conn.clock.get()));
+            }
+            Poll::Pending => {}
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if outcome.is_pending() {
+            self.conn.read_nothing();
+        }
+        ready!(outcome)?;
+        if buf.filled().len() > before {
+            self.conn.read_some();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.written(&outcome);
+        outcome
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.written(&outcome);
+        outcome
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(phase: Phase) -> (Rc<Conn>, Rc<Cell<u32>>) {
+        let clock = Rc::new(Cell::new(7));
+        let conn = Conn::new(Rc::clone(&clock));
+        conn.enter(phase);
+        (conn, clock)
+    }
+
+    #[test]
+    fn a_head_that_trickles_in_is_cut_off_although_bytes_keep_coming() {
+        let limits = Limits { header_timeout: TICK * 4, ..Limits::default() };
+        let (conn, clock) = at(Phase::Idle);
+        for _ in 0..5 {
+            conn.read_some();
+            assert_eq!(conn.judge(&limits), Order::Go);
+            clock.set(clock.get() + 1);
+        }
+        assert_eq!(conn.judge(&limits), Order::Abort);
+    }
+
+    #[test]
+    fn a_body_that_keeps_coming_is_not_cut_off_and_one_that_stalls_is() {
+        let limits = Limits { stall_timeout: TICK * 4, ..Limits::default() };
+        let (conn, clock) = at(Phase::Body);
+        for _ in 0..20 {
+            clock.set(clock.get() + 3);
+            conn.read_some();
+            assert_eq!(conn.judge(&limits), Order::Go);
+        }
+        clock.set(clock.get() + 5);
+        assert_eq!(conn.judge(&limits), Order::Abort);
+    }
+
+    #[test]
+    fn a_handler_may_take_its_time_but_an_answer_that_is_not_read_may_not() {
+        let limits = Limits { stall_timeout: TICK * 4, idle_timeout: TICK, ..Limits::default() };
+        let (conn, clock) = at(Phase::Busy);
+        clock.set(clock.get() + 1000);
+        assert_eq!(conn.judge(&limits), Order::Go);
+        let watched = Watched::new((), Rc::clone(&conn));
+        watched.written(&Poll::Pending);
+        clock.set(clock.get() + 5);
+        assert_eq!(conn.judge(&limits), Order::Abort);
+        watched.written(&Poll::Ready(Ok(1)));
+        assert_eq!(conn.judge(&limits), Order::Go);
+    }
+
+    #[test]
+    fn an_idle_peer_that_ignores_the_goodbye_is_cut_off() {
+        let (conn, clock) = at(Phase::Idle);
+        clock.set(clock.get() + 100);
+        conn.command(Order::Finish);
+        assert_eq!(conn.judge(&Limits::default()), Order::Go);
+        clock.set(clock.get() + ticks(GOODBYE) + 1);
+        assert_eq!(conn.judge(&Limits::default()), Order::Abort);
+    }
+
+    #[test]
+    fn a_connection_is_idle_only_when_the_answer_is_out_and_nothing_waits() {
+        let (conn, _) = at(Phase::Done);
+        conn.read_some();
+        assert_eq!(conn.phase(), Phase::Head);
+        conn.enter(Phase::Done);
+        conn.read_nothing();
+        assert_eq!(conn.phase(), Phase::Idle);
+    }
+}

@@ -1,0 +1,140 @@
+//! One call: its head, its message, its answer.
+use super::{
+    message,
+    status::{self, deadline},
+};
+use crate::{
+    caught::caught,
+    reactor::Core,
+    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+};
+use xebec_core::{Code, Principal};
+
+/// Answers one stream; returns when the answer is with h2 or the caller is gone.
+pub(super) async fn answer<S: GrpcService>(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    principal: &Principal,
+    service: &S,
+    core: &Core,
+) {
+    let (head, body) = request.into_parts();
+    if let Err(refusal) = check_head(&head.method, &head.headers) {
+        let _ = respond.send_response(refusal, true);
+        return;
+    }
+    let path = head.uri.path();
+    let work = async {
+        service.accept(path)?;
+        let encoding = message::encoding(&head.headers)?;
+        let message = message::read(body, encoding, core).await?;
+        service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
+    };
+    let mut work = pin!(work);
+    let timed = pin!(deadline(&head.headers, caught(work.as_mut())));
+    let Some(outcome) = unless_reset(timed, &mut respond).await else { return };
+    let outcome = outcome.unwrap_or_else(|_| {
+        core.counters.panics.add(1);
+        Err(GrpcStatus { code: Code::Internal.grpc(), message: "internal error".into() })
+    });
+    match outcome {
+        Ok(GrpcAnswer::One(message)) => send_one(respond, message),
+        Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages).await,
+        Err(refused) => {
+            let _ = respond.send_response(status::trailers_only(&refused), true);
+        }
+    }
+}
+
+/// What is not gRPC at all is answered in HTTP.
+///
+/// # Source
+/// gRPC over HTTP2, "Requests": a content type that does not begin with `application/grpc` gets 415.
+fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Response<()>> {
+    let refuse = |status: StatusCode| {
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        response
+    };
+    if method != Method::POST {
+        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED));
+    }
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.starts_with(b"application/grpc") {
+        Ok(())
+    } else {
+        Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+    }
+}
+
+/// Runs `work`; `None` once the caller resets the stream.
+async fn unless_reset<F: Future>(
+    mut work: Pin<&mut F>,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<F::Output> {
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        respond.poll_reset(cx).map(|_| None)
+    })
+    .await
+}
+
+fn send_one(mut respond: SendResponse<Bytes>, message: GrpcMessage) {
+    // An error here means the stream is gone: there is nobody to tell.
+    if let Ok(mut stream) = respond.send_response(status::ok_head(), false) {
+        let _ = stream.send_data(message.0, false);
+        let _ = stream.send_trailers(status::ok_trailers());
+    }
+}
+
+async fn send_many(
+    mut respond: SendResponse<Bytes>,
+    mut messages: Pin<Box<dyn futures_core::Stream<Item = GrpcMessage>>>,
+) {
+    let Ok(mut stream) = respond.send_response(status::ok_head(), false) else { return };
+    while let Some(message) = next_unless_reset(&mut messages, &mut stream).await {
+        if room_for(&mut stream, message.0.len()).await.is_none()
+            || stream.send_data(message.0, false).is_err()
+        {
+            return;
+        }
+    }
+    let _ = stream.send_trailers(status::ok_trailers());
+}
+
+async fn next_unless_reset(
+    messages: &mut Pin<Box<dyn futures_core::Stream<Item = GrpcMessage>>>,
+    stream: &mut SendStream<Bytes>,
+) -> Option<GrpcMessage> {
+    poll_fn(|cx| match messages.poll_next_unpin(cx) {
+        Poll::Ready(message) => Poll::Ready(message),
+        Poll::Pending => match stream.poll_reset(cx) {
+            Poll::Ready(_) => {
+                stream.send_reset(Reason::CANCEL);
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
+        },
+    })
+    .await
+}
+
+/// Waits until the caller has room, so that a stream that is not read does not grow here.
+async fn room_for(stream: &mut SendStream<Bytes>, bytes: usize) -> Option<()> {
+    stream.reserve_capacity(bytes);
+    while stream.capacity() < bytes.min(1) {
+        poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+    }
+    Some(())
+}

@@ -1,0 +1,105 @@
+//! Status, trailers and deadlines of gRPC.
+//!
+//! # Source
+//! gRPC over HTTP2, "Responses" and "Timeout".
+use crate::service::GrpcStatus;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use std::{fmt::Write as _, future::Future, time::Duration};
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const ACCEPT: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The number of DEADLINE_EXCEEDED, which no error of ours maps to: only a caller's own deadline does.
+const DEADLINE_EXCEEDED: u8 = 4;
+
+/// The head of an answer that will have messages.
+pub(super) fn ok_head() -> Response<()> {
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    response
+}
+
+/// The end of an answer that went well.
+pub(super) fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+/// An answer that is nothing but a status.
+pub(super) fn trailers_only(status: &GrpcStatus) -> Response<()> {
+    let mut response = ok_head();
+    let headers = response.headers_mut();
+    headers.insert(STATUS, HeaderValue::from(u16::from(status.code)));
+    if let Ok(message) = HeaderValue::from_str(&percent_encode(&status.message)) {
+        headers.insert(MESSAGE, message);
+    }
+    headers.insert(ACCEPT, HeaderValue::from_static("identity,deflate,gzip"));
+    response
+}
+
+/// Printable ASCII but `%` goes as it is, every other byte as `%XX`.
+fn percent_encode(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            // Writing into a String has no error to give.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// Runs `work` under the deadline of the call's head, if it has one.
+pub(super) async fn deadline<T, E>(
+    headers: &HeaderMap,
+    work: impl Future<Output = Result<Result<T, GrpcStatus>, E>>,
+) -> Result<Result<T, GrpcStatus>, E> {
+    match headers.get("grpc-timeout").and_then(|value| timeout(value.as_bytes())) {
+        None => work.await,
+        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Ok(Err(GrpcStatus { code: DEADLINE_EXCEEDED, message: "Deadline Exceeded".into() }))
+        }),
+    }
+}
+
+/// At most eight digits and a unit. Nonsense counts as no deadline, as it does for gRPC's own servers.
+fn timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_header_they_travel_in() {
+        assert_eq!(percent_encode("input 'x' has 50% ü\n"), "input 'x' has 50%25 %C3%BC%0A");
+    }
+
+    #[test]
+    fn timeouts_are_read_in_every_unit_and_nonsense_is_none() {
+        assert_eq!(timeout(b"2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(timeout(b"99999999u"), Some(Duration::from_micros(99_999_999)));
+        for bad in [&b""[..], b"S", b"1", b"123456789S", b"-1S", b"1x"] {
+            assert_eq!(timeout(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The I/O cores: one thread each with a runtime, its own listening sockets and its own connections.
+//!
+//! When a core has nothing left that is ready, its turn is over: what the turn has read is run as one batch
+//! ([`Turn::flush`]) before the thread waits for the network again.
+use crate::{
+    budget::Budget,
+    conn::{Conn, GOODBYE, Order, Phase, TICK},
+    drain::Drain,
+    grpc, http1,
+    limits::Limits,
+    listener::Bound,
+    service::{GrpcService, HttpService},
+};
+use slab::Slab;
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Instant,
+};
+use tokio::{net::TcpStream, runtime::LocalOptions};
+use xebec_core::{
+    Principal,
+    metrics::{Counter, Gauge},
+    port::Turn,
+};
+
+/// Counts of the network side.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Open connections per listener.
+    pub connections: [Gauge; 3],
+    /// Connections closed at once because there were too many, per listener.
+    pub refused: [Counter; 3],
+    /// Requests that ended in a panic.
+    pub panics: Counter,
+}
+
+/// The three listeners, as an index into [`Counters`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// HTTP/1.1.
+    Http = 0,
+    /// gRPC.
+    Grpc = 1,
+    /// Metrics.
+    Metrics = 2,
+}
+
+impl Listener {
+    /// All of them, in the order of [`Counters`].
+    pub const ALL: [Self; 3] = [Self::Http, Self::Grpc, Self::Metrics];
+
+    /// Its label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// What is served where; each listener is optional.
+#[derive(Debug)]
+pub struct Listeners<H, G, M> {
+    /// Protocols over HTTP/1.1.
+    pub http: Option<(Bound, H)>,
+    /// Protocols over gRPC.
+    pub grpc: Option<(Bound, G)>,
+    /// The metrics page, served by the first core.
+    pub metrics: Option<(Bound, M)>,
+}
+
+/// What all cores share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Limits.
+    pub limits: Limits,
+    /// Whether to stop.
+    pub drain: Drain,
+    /// Runs what a turn has collected.
+    pub turn: Arc<dyn Turn>,
+    /// Counts.
+    pub counters: Arc<Counters>,
+}
+
+/// The running I/O cores.
+#[derive(Debug)]
+pub struct Reactor(Vec<JoinHandle<()>>);
+
+/// One core's own state.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) limits: Limits,
+    pub(crate) drain: Drain,
+    pub(crate) budget: Rc<Budget>,
+    pub(crate) counters: Arc<Counters>,
+    clock: Rc<Cell<u32>>,
+    conns: RefCell<Slab<(Rc<Conn>, bool)>>,
+}
+
+impl Reactor {
+    /// Starts `cores` threads that serve the listeners.
+    ///
+    /// # Errors
+    /// A thread or a runtime cannot be made.
+    pub fn start<H, G, M>(cores: usize, listeners: Listeners<H, G, M>, shared: &Shared) -> io::Result<Self>
+    where
+        H: HttpService + Clone + Send,
+        G: GrpcService + Clone + Send,
+        M: HttpService + Clone + Send,
+    {
+        let cores = cores.max(1);
+        let mut http = per_core(listeners.http);
+        let mut grpc = per_core(listeners.grpc);
+        let mut metrics = per_core(listeners.metrics);
+        let mut threads = Vec::with_capacity(cores);
+        for index in 0..cores {
+            let own = (http.next(), grpc.next(), metrics.next());
+            let shared = shared.clone();
+            let body = move || match run_core(own, &shared, cores) {
+                Ok(()) => {}
+                Err(error) => tracing::error!(error = %error, "an i/o core could not start"),
+            };
+            threads.push(std::thread::Builder::new().name(format!("xebec-io-{index}")).spawn(body)?);
+        }
+        Ok(Self(threads))
+    }
+
+    /// Waits until every core has drained and stopped.
+    pub fn join(self) {
+        for thread in self.0 {
+            if thread.join().is_err() {
+                tracing::error!("an i/o core ended in a panic");
+            }
+        }
+    }
+}
+
+type Own<S> = Option<(TcpListener, S)>;
+
+fn per_core<S: Clone>(listener: Option<(Bound, S)>) -> impl Iterator<Item = (TcpListener, S)> {
+    listener.into_iter().flat_map(|(bound, service)| {
+        bound.sockets.into_iter().map(move |socket| (socket, service.clone())).collect::<Vec<_>>()
+    })
+}
+
+fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
+    (http, grpc, metrics): (Own<H>, Own<G>, Own<M>),
+    shared: &Shared,
+    cores: usize,
+) -> io::Result<()> {
+    let turn = Arc::clone(&shared.turn);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_park(move || turn.flush())
+        .build_local(LocalOptions::default())?;
+    let limits = Limits { max_connections: shared.limits.max_connections.div_ceil(cores), ..shared.limits };
+    let core = Rc::new(Core {
+        limits,
+        drain: shared.drain.clone(),
+        budget: Budget::new(shared.limits.max_buffered_bytes / cores),
+        counters: Arc::clone(&shared.counters),
+        clock: Rc::new(Cell::new(0)),
+        conns: RefCell::new(Slab::new()),
+    });
+    runtime.block_on(async move {
+        let mut accepting = Vec::new();
+        if let Some((socket, service)) = http {
+            accepting.push(accept(socket, Listener::Http, &core, service, http1::serve)?);
+        }
+        if let Some((socket, service)) = grpc {
+            accepting.push(accept(socket, Listener::Grpc, &core, service, grpc::serve)?);
+        }
+        if let Some((socket, service)) = metrics {
+            accepting.push(accept(socket, Listener::Metrics, &core, service, http1::serve)?);
+        }
+        core.sweep_until_drained().await;
+        // New connections are refused from here on; those that came while draining get the end of their answer.
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
+        core.see_off().await;
+        Ok(())
+    })
+}
+
+/// Accepts connections and serves each in a task of this core.
+fn accept<S: 'static, F: Future<Output = ()> + 'static>(
+    socket: TcpListener,
+    listener: Listener,
+    core: &Rc<Core>,
+    service: S,
+    serve: impl Fn(TcpStream, Principal, Rc<S>, Rc<Conn>, Rc<Core>) -> F + 'static,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    let socket = tokio::net::TcpListener::from_std(socket)?;
+    let (core, service) = (Rc::clone(core), Rc::new(service));
+    Ok(tokio::task::spawn_local(async move {
+        loop {
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    if let Some(guard) = core.admit(listener) {
+                        prepare(&stream);
+                        let conn = Rc::clone(&guard.conn);
+                        let principal = Principal::Anonymous { peer };
+                        let serving = serve(stream, principal, Rc::clone(&service), conn, Rc::clone(&core));
+                        tokio::task::spawn_local(async move {
+                            serving.await;
+                            drop(guard);
+                        });
+                    }
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: the sockets in use must be closed first.
+                    tracing::warn!(error = %error, "cannot accept a connection");
+                    tokio::time::sleep(TICK).await;
+                }
+            }
+        }
+    }))
+}
+
+fn prepare(stream: &TcpStream) {
+    // An answer is written whole: waiting for more only delays it.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error = %error, "cannot set TCP_NODELAY");
+    }
+}
+
+/// A connection's place in its core's list.
+struct Guard {
+    core: Rc<Core>,
+    conn: Rc<Conn>,
+    key: usize,
+    listener: Listener,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.core.conns.borrow_mut().try_remove(self.key);
+        if let Some(gauge) = self.core.counters.connections.get(self.listener as usize) {
+            gauge.add(-1);
+        }
+    }
+}
+
+impl Core {
+    fn admit(self: &Rc<Self>, listener: Listener) -> Option<Guard> {
+        let mut conns = self.conns.borrow_mut();
+        if conns.len() >= self.limits.max_connections {
+            if let Some(refused) = self.counters.refused.get(listener as usize) {
+                refused.add(1);
+            }
+            return None;
+        }
+        let conn = Conn::new(Rc::clone(&self.clock));
+        let key = conns.insert((Rc::clone(&conn), self.drain.is_draining()));
+        if let Some(gauge) = self.counters.connections.get(listener as usize) {
+            gauge.add(1);
+        }
+        Some(Guard { core: Rc::clone(self), conn, key, listener })
+    }
+
+    /// Looks at every connection once a tick until those from before the drain are gone.
+    async fn sweep_until_drained(&self) {
+        let mut ticks = ticks();
+        loop {
+            ticks.tick().await;
+            self.sweep();
+            if self.drain.deadline().is_some_and(|deadline| Instant::now() >= deadline || self.old() == 0) {
+                return;
+            }
+        }
+    }
+
+    /// Gives what is still open a moment.
+    async fn see_off(&self) {
+        let mut ticks = ticks();
+        for _ in 0..SEE_OFF_TICKS {
+            if self.conns.borrow().is_empty()
+                || self.drain.deadline().is_some_and(|end| Instant::now() >= end)
+            {
+                return;
+            }
+            self.sweep();
+            ticks.tick().await;
+        }
+    }
+
+    fn sweep(&self) {
+        self.clock.set(self.clock.get().wrapping_add(1));
+        let draining = self.drain.is_draining();
+        for (_, (conn, _)) in self.conns.borrow().iter() {
+            match conn.judge(&self.limits) {
+                // A head that has begun is a request that was read: it gets its answer first.
+                Order::Go if draining && conn.phase() != Phase::Head => conn.command(Order::Finish),
+                Order::Go => {}
+                order => conn.command(order),
+            }
+        }
+    }
+
+    /// Connections from before the drain that are still open.
+    fn old(&self) -> usize {
+        self.conns.borrow().iter().filter(|(_, (_, late))| !late).count()
+    }
+}
+
+/// Ticks that connections opened while draining get to read their refusal.
+const SEE_OFF_TICKS: u128 = GOODBYE.as_millis() / TICK.as_millis();
+
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    ticks
+}
+
+/// Where a listener can be reached.
+pub fn address<S>(listener: Option<&(Bound, S)>) -> Option<SocketAddr> {
+    listener.map(|(bound, _)| bound.address)
+}

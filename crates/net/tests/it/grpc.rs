@@ -1,0 +1,162 @@
+//! gRPC: statuses, limits, cancellation, drain, driven by the `h2` client.
+use crate::server::Server;
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{HeaderMap, Request};
+use std::{sync::atomic::Ordering::SeqCst, time::Instant};
+use tokio::net::TcpStream;
+use xebec_net::limits::Limits;
+
+async fn connect(server: &Server) -> SendRequest<Bytes> {
+    let stream = TcpStream::connect(server.grpc).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    client.ready().await.unwrap()
+}
+
+fn start(
+    client: &mut SendRequest<Bytes>,
+    path: &str,
+    body: &[u8],
+    headers: &[(&str, &str)],
+) -> ResponseFuture {
+    let mut request = Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (response, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    stream.send_data(Bytes::copy_from_slice(body), true).unwrap();
+    response
+}
+
+/// The message's bytes and the status with its text.
+async fn finish(response: ResponseFuture) -> (Vec<u8>, String, String) {
+    let response = response.await.unwrap();
+    let (head, mut body) = response.into_parts();
+    let mut data = Vec::new();
+    while let Some(piece) = body.data().await {
+        data.extend_from_slice(&piece.unwrap());
+    }
+    let trailers = body.trailers().await.unwrap().unwrap_or_default();
+    let get = |map: &HeaderMap, name: &str| map.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let status = get(&head.headers, "grpc-status").or(get(&trailers, "grpc-status")).unwrap();
+    let message = get(&head.headers, "grpc-message").or(get(&trailers, "grpc-message")).unwrap_or_default();
+    (data, status, message)
+}
+
+async fn call(
+    client: &mut SendRequest<Bytes>,
+    path: &str,
+    body: &[u8],
+    headers: &[(&str, &str)],
+) -> (Vec<u8>, String, String) {
+    let response = start(client, path, body, headers);
+    finish(response).await
+}
+
+#[tokio::test]
+async fn a_message_is_answered_with_a_message_and_status_zero() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let (data, status, _) = call(&mut client, "/echo/x", &[0, 0, 0, 0, 1, 9], &[]).await;
+    assert_eq!((data.as_slice(), status.as_str()), (&[0, 0, 0, 0, 2, 8, 1][..], "0"));
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented_with_its_name_percent_encoded() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let (_, status, message) = call(&mut client, "/other/x", &[0, 0, 0, 0, 0], &[]).await;
+    assert_eq!((status.as_str(), message.as_str()), ("12", "/other/x is not offered: 100 %25"));
+}
+
+#[tokio::test]
+async fn messages_that_are_cut_too_long_too_many_or_wrongly_packed_are_refused() {
+    let server = Server::start(Limits { max_message_bytes: 10, ..Limits::default() });
+    let mut client = connect(&server).await;
+    type Case<'a> = (&'a [u8], &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
+        (&[], &[], "3"),
+        (&[0, 0, 0], &[], "3"),
+        (&[0, 0, 0, 0, 5, 1], &[], "3"),
+        (&[0, 0, 0, 0, 11], &[], "8"),
+        (&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], "12"),
+        (&[1, 0, 0, 0, 1, 0], &[], "3"),
+        (&[1, 0, 0, 0, 1, 0], &[("grpc-encoding", "gzip")], "3"),
+        (&[0, 0, 0, 0, 1, 0], &[("grpc-encoding", "snappy")], "12"),
+    ];
+    for (body, headers, wanted) in cases {
+        let (_, status, message) = call(&mut client, "/echo/x", body, headers).await;
+        assert_eq!(status, *wanted, "{body:?} {headers:?}: {message}");
+        assert!(!message.is_empty());
+    }
+    let (_, status, _) = call(&mut client, "/echo/x", &[0, 0, 0, 0, 1, 9], &[]).await;
+    assert_eq!(status, "0");
+}
+
+#[tokio::test]
+async fn a_panic_is_an_internal_error_and_the_other_streams_go_on() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let (_, status, _) = call(&mut client, "/echo/panic", &[0, 0, 0, 0, 0], &[]).await;
+    assert_eq!((status.as_str(), server.counters.panics.get()), ("13", 1));
+    let (_, status, _) = call(&mut client, "/echo/x", &[0, 0, 0, 0, 0], &[]).await;
+    assert_eq!(status, "0");
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_ends_the_call_on_the_server_too() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let (_, status, _) = call(&mut client, "/echo/hold", &[0, 0, 0, 0, 0], &[("grpc-timeout", "10m")]).await;
+    assert_eq!((status.as_str(), server.echo.dropped.load(SeqCst)), ("4", 1));
+}
+
+#[tokio::test]
+async fn a_reset_stream_cancels_its_call() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let response = start(&mut client, "/echo/hold", &[0, 0, 0, 0, 0], &[]);
+    server.echo.held.notified().await;
+    drop(response);
+    while server.echo.dropped.load(SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn draining_finishes_open_calls_and_then_closes_the_connection() {
+    let mut server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let response = start(&mut client, "/echo/hold", &[0, 0, 0, 0, 0], &[]);
+    server.echo.held.notified().await;
+    server.drain.begin(Instant::now());
+    let (_, status, _) = call_late(&mut client, &server, response).await;
+    assert_eq!(status, "0");
+    drop(client);
+    tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+}
+
+async fn call_late(
+    client: &mut SendRequest<Bytes>,
+    server: &Server,
+    response: ResponseFuture,
+) -> (Vec<u8>, String, String) {
+    // The server has said goodbye: new streams are refused by the client itself or by the server, not lost.
+    server.echo.release.notify_one();
+    let done = finish(response).await;
+    let _ = client;
+    done
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_is_told_so_in_http() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let get = Request::get("http://x/echo/x").body(()).unwrap();
+    let (response, _) = client.send_request(get, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 405);
+    let post = Request::post("http://x/echo/x").header("content-type", "text/plain").body(()).unwrap();
+    let (response, _) = client.send_request(post, true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 415);
+}

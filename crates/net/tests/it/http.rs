@@ -1,0 +1,170 @@
+//! HTTP/1.1: framing, limits, time, drain.
+use crate::server::Server;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+use xebec_net::limits::Limits;
+
+fn send(server: &Server, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.http).unwrap();
+    // A bound on a failing test, not a wait: everything below answers or closes by itself.
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+fn to_end(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    // A reset after the answer is as good as an end.
+    let _ = stream.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn exchange(server: &Server, request: &[u8]) -> String {
+    to_end(send(server, request))
+}
+
+#[test]
+fn a_body_is_echoed_and_every_turn_ends_in_a_flush() {
+    let server = Server::start(Limits::default());
+    let answer = exchange(
+        &server,
+        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
+    );
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
+    assert!(server.turns.0.load(SeqCst) > 0);
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_by_its_length_and_by_what_comes() {
+    let server = Server::start(Limits::default());
+    let by_length = exchange(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n");
+    assert!(by_length.starts_with("HTTP/1.1 413"), "{by_length}");
+    let mut chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    for _ in 0..17 {
+        chunked.extend_from_slice(b"10000\r\n");
+        chunked.extend_from_slice(&[b'a'; 0x10000]);
+        chunked.extend_from_slice(b"\r\n");
+    }
+    chunked.extend_from_slice(b"0\r\n\r\n");
+    let by_content = exchange(&server, &chunked);
+    assert!(by_content.starts_with("HTTP/1.1 413"), "{by_content}");
+}
+
+#[test]
+fn three_megabytes_in_chunks_of_one_byte_are_refused_with_the_way_out() {
+    let limits = Limits { max_body_pieces: 1000, ..Limits::default() };
+    let server = Server::start(limits);
+    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut chunks = Vec::new();
+    for _ in 0..3 << 20 {
+        chunks.extend_from_slice(b"1\r\na\r\n");
+    }
+    // The server answers and closes in the middle of it.
+    let _ = stream.write_all(&chunks);
+    let answer = to_end(stream);
+    assert!(answer.is_empty() || answer.contains("more than 1000 pieces"), "{answer}");
+    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(after.starts_with("HTTP/1.1 200"), "{after}");
+}
+
+#[test]
+fn headers_that_trickle_in_are_cut_off_and_the_server_goes_on() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let slow = send(&server, b"GET / HTTP/1.1\r\nhost: ");
+    assert_eq!(to_end(slow), "");
+    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(after.starts_with("HTTP/1.1 200"), "{after}");
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_off() {
+    let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let idle = send(&server, b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n");
+    let gauge = &server.counters.connections[0];
+    until(|| gauge.get() == 1);
+    until(|| gauge.get() == 0);
+    drop(idle);
+}
+
+#[test]
+fn a_head_over_the_limit_is_refused() {
+    let server = Server::start(Limits { max_header_bytes: 8192, ..Limits::default() });
+    let mut request = b"GET / HTTP/1.1\r\nhost: x\r\nlong: ".to_vec();
+    request.extend_from_slice(&[b'a'; 20_000]);
+    request.extend_from_slice(b"\r\n\r\n");
+    let answer = exchange(&server, &request);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[test]
+fn one_connection_too_many_is_closed_at_once_and_counted() {
+    let server = Server::start(Limits { max_connections: 2, ..Limits::default() });
+    let refused = || server.counters.refused[0].get();
+    let mut open = Vec::new();
+    // The kernel spreads connections over two cores of one each: at the third, one of them is over.
+    while refused() == 0 && open.len() < 50 {
+        open.push(send(&server, b""));
+        let known = server.counters.connections[0].get();
+        until(|| server.counters.connections[0].get() != known || refused() > 0 || known == 2);
+    }
+    assert!(refused() > 0);
+    assert!(open.len() <= 3, "{}", open.len());
+}
+
+#[test]
+fn a_panic_of_a_handler_is_a_500_and_the_connection_goes_on() {
+    let server = Server::start(Limits::default());
+    let two = b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(&server, two);
+    assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("HTTP/1.1 200"), "{answer}");
+    assert_eq!(server.counters.panics.get(), 1);
+}
+
+#[test]
+fn a_caller_who_disconnects_cancels_what_it_asked_for() {
+    let server = Server::start(Limits::default());
+    let stream = send(&server, b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n");
+    until(|| server.counters.connections[0].get() == 1);
+    drop(stream);
+    until(|| server.echo.dropped.load(SeqCst) == 1);
+}
+
+#[test]
+fn draining_answers_what_was_accepted_and_closes_what_is_idle() {
+    let mut server = Server::start(Limits::default());
+    let idle = send(&server, b"");
+    let busy = send(&server, b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n");
+    let half = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le");
+    until(|| server.counters.connections[0].get() == 3);
+    wait_for(&server.echo.held);
+    server.drain.begin(Instant::now());
+    assert_eq!(to_end(idle), "");
+    let mut half = half;
+    half.write_all(b"ngth: 2\r\n\r\nok").unwrap();
+    let answer = to_end(half);
+    assert!(answer.contains("connection: close") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    server.echo.release.notify_one();
+    let answer = to_end(busy);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.join();
+}
+
+fn wait_for(notify: &tokio::sync::Notify) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(notify.notified());
+}
+
+/// Waits on a state; the bound only ends a failing test.
+fn until(mut state: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !state() {
+        assert!(Instant::now() < end, "the state was not reached");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,6 @@
+//! The network side over real sockets, with a protocol that echoes.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod grpc;
+mod http;
+mod server;
