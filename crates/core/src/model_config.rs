@@ -4,6 +4,7 @@
 //! know each other. Not here: which fields are honoured (`xebec-engine`, `repository`).
 
 #[allow(missing_docs, clippy::all, reason = "generated: which lints it trips changes with the messages")]
+#[rustfmt::skip]
 mod generated;
 
 pub use generated::*;

@@ -4,8 +4,10 @@
 
 /// Package `inference`.
 #[allow(missing_docs, clippy::all, reason = "generated: which lints it trips changes with the messages")]
+#[rustfmt::skip]
 pub mod inference;
 
 /// Package `grpc.health.v1`.
 #[allow(missing_docs, clippy::all, reason = "generated: which lints it trips changes with the messages")]
+#[rustfmt::skip]
 pub mod health;

@@ -225,9 +225,7 @@ pub mod batch_input {
             match value {
                 "BATCH_ELEMENT_COUNT" => Some(Self::BatchElementCount),
                 "BATCH_ACCUMULATED_ELEMENT_COUNT" => Some(Self::BatchAccumulatedElementCount),
-                "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO" => {
-                    Some(Self::BatchAccumulatedElementCountWithZero)
-                }
+                "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO" => Some(Self::BatchAccumulatedElementCountWithZero),
                 "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE" => Some(Self::BatchMaxElementCountAsShape),
                 "BATCH_ITEM_SHAPE" => Some(Self::BatchItemShape),
                 "BATCH_ITEM_SHAPE_FLATTEN" => Some(Self::BatchItemShapeFlatten),
@@ -284,7 +282,8 @@ pub mod model_version_policy {
         pub num_versions: u32,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct All {}
+    pub struct All {
+    }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Specific {
         #[prost(int64, repeated, tag = "1")]
@@ -344,8 +343,7 @@ pub mod model_optimization_policy {
             #[prost(int32, tag = "1")]
             pub batch_size: i32,
             #[prost(btree_map = "string, message", tag = "2")]
-            pub input:
-                ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, graph_spec::Shape>,
+            pub input: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, graph_spec::Shape>,
             #[prost(message, optional, tag = "3")]
             pub graph_lower_bound: ::core::option::Option<graph_spec::LowerBound>,
         }
@@ -379,10 +377,7 @@ pub mod model_optimization_policy {
             #[prost(string, tag = "1")]
             pub name: ::prost::alloc::string::String,
             #[prost(btree_map = "string, string", tag = "2")]
-            pub parameters: ::prost::alloc::collections::BTreeMap<
-                ::prost::alloc::string::String,
-                ::prost::alloc::string::String,
-            >,
+            pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
         }
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -627,15 +622,9 @@ pub mod model_ensembling {
         #[prost(int64, tag = "2")]
         pub model_version: i64,
         #[prost(btree_map = "string, string", tag = "3")]
-        pub input_map: ::prost::alloc::collections::BTreeMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
+        pub input_map: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
         #[prost(btree_map = "string, string", tag = "4")]
-        pub output_map: ::prost::alloc::collections::BTreeMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
+        pub output_map: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
         #[prost(string, tag = "5")]
         pub model_namespace: ::prost::alloc::string::String,
     }
@@ -702,10 +691,7 @@ pub mod model_repository_agents {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
         #[prost(btree_map = "string, string", tag = "2")]
-        pub parameters: ::prost::alloc::collections::BTreeMap<
-            ::prost::alloc::string::String,
-            ::prost::alloc::string::String,
-        >,
+        pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -775,11 +761,9 @@ pub struct ModelConfig {
     #[prost(string, tag = "8")]
     pub default_model_filename: ::prost::alloc::string::String,
     #[prost(btree_map = "string, string", tag = "9")]
-    pub cc_model_filenames:
-        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub cc_model_filenames: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(btree_map = "string, string", tag = "10")]
-    pub metric_tags:
-        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
+    pub metric_tags: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     #[prost(btree_map = "string, message", tag = "14")]
     pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ModelParameter>,
     #[prost(message, repeated, tag = "16")]

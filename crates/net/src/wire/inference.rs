@@ -1,13 +1,15 @@
 // @generated from proto/ by `make generate`. Do not edit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServerLiveRequest {}
+pub struct ServerLiveRequest {
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerLiveResponse {
     #[prost(bool, tag = "1")]
     pub live: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServerReadyRequest {}
+pub struct ServerReadyRequest {
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerReadyResponse {
     #[prost(bool, tag = "1")]
@@ -26,7 +28,8 @@ pub struct ModelReadyResponse {
     pub ready: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ServerMetadataRequest {}
+pub struct ServerMetadataRequest {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerMetadataResponse {
     #[prost(string, tag = "1")]
@@ -136,8 +139,7 @@ pub mod model_infer_request {
         #[prost(int64, repeated, tag = "3")]
         pub shape: ::prost::alloc::vec::Vec<i64>,
         #[prost(btree_map = "string, message", tag = "4")]
-        pub parameters:
-            ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
+        pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
         #[prost(message, optional, tag = "5")]
         pub contents: ::core::option::Option<super::InferTensorContents>,
     }
@@ -146,8 +148,7 @@ pub mod model_infer_request {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
         #[prost(btree_map = "string, message", tag = "2")]
-        pub parameters:
-            ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
+        pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -176,8 +177,7 @@ pub mod model_infer_response {
         #[prost(int64, repeated, tag = "3")]
         pub shape: ::prost::alloc::vec::Vec<i64>,
         #[prost(btree_map = "string, message", tag = "4")]
-        pub parameters:
-            ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
+        pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, super::InferParameter>,
         #[prost(message, optional, tag = "5")]
         pub contents: ::core::option::Option<super::InferTensorContents>,
     }
@@ -288,8 +288,7 @@ pub struct ModelStatistics {
     #[prost(message, repeated, tag = "8")]
     pub memory_usage: ::prost::alloc::vec::Vec<MemoryUsage>,
     #[prost(btree_map = "string, message", tag = "9")]
-    pub response_stats:
-        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, InferResponseStatistics>,
+    pub response_stats: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, InferResponseStatistics>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ModelStatisticsResponse {
@@ -348,11 +347,11 @@ pub struct RepositoryModelLoadRequest {
     #[prost(string, tag = "2")]
     pub model_name: ::prost::alloc::string::String,
     #[prost(btree_map = "string, message", tag = "3")]
-    pub parameters:
-        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ModelRepositoryParameter>,
+    pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ModelRepositoryParameter>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RepositoryModelLoadResponse {}
+pub struct RepositoryModelLoadResponse {
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RepositoryModelUnloadRequest {
     #[prost(string, tag = "1")]
@@ -360,11 +359,11 @@ pub struct RepositoryModelUnloadRequest {
     #[prost(string, tag = "2")]
     pub model_name: ::prost::alloc::string::String,
     #[prost(btree_map = "string, message", tag = "3")]
-    pub parameters:
-        ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ModelRepositoryParameter>,
+    pub parameters: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, ModelRepositoryParameter>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RepositoryModelUnloadResponse {}
+pub struct RepositoryModelUnloadResponse {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryStatusRequest {
     #[prost(string, tag = "1")]
@@ -373,10 +372,7 @@ pub struct SystemSharedMemoryStatusRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SystemSharedMemoryStatusResponse {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub regions: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        system_shared_memory_status_response::RegionStatus,
-    >,
+    pub regions: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, system_shared_memory_status_response::RegionStatus>,
 }
 /// Nested message and enum types in `SystemSharedMemoryStatusResponse`.
 pub mod system_shared_memory_status_response {
@@ -404,14 +400,16 @@ pub struct SystemSharedMemoryRegisterRequest {
     pub byte_size: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SystemSharedMemoryRegisterResponse {}
+pub struct SystemSharedMemoryRegisterResponse {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SystemSharedMemoryUnregisterRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SystemSharedMemoryUnregisterResponse {}
+pub struct SystemSharedMemoryUnregisterResponse {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryStatusRequest {
     #[prost(string, tag = "1")]
@@ -420,10 +418,7 @@ pub struct CudaSharedMemoryStatusRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CudaSharedMemoryStatusResponse {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub regions: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        cuda_shared_memory_status_response::RegionStatus,
-    >,
+    pub regions: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, cuda_shared_memory_status_response::RegionStatus>,
 }
 /// Nested message and enum types in `CudaSharedMemoryStatusResponse`.
 pub mod cuda_shared_memory_status_response {
@@ -449,21 +444,20 @@ pub struct CudaSharedMemoryRegisterRequest {
     pub byte_size: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CudaSharedMemoryRegisterResponse {}
+pub struct CudaSharedMemoryRegisterResponse {
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CudaSharedMemoryUnregisterRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CudaSharedMemoryUnregisterResponse {}
+pub struct CudaSharedMemoryUnregisterResponse {
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TraceSettingRequest {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub settings: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        trace_setting_request::SettingValue,
-    >,
+    pub settings: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, trace_setting_request::SettingValue>,
     #[prost(string, tag = "2")]
     pub model_name: ::prost::alloc::string::String,
 }
@@ -478,10 +472,7 @@ pub mod trace_setting_request {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TraceSettingResponse {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub settings: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        trace_setting_response::SettingValue,
-    >,
+    pub settings: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, trace_setting_response::SettingValue>,
 }
 /// Nested message and enum types in `TraceSettingResponse`.
 pub mod trace_setting_response {
@@ -494,10 +485,7 @@ pub mod trace_setting_response {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogSettingsRequest {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub settings: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        log_settings_request::SettingValue,
-    >,
+    pub settings: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, log_settings_request::SettingValue>,
 }
 /// Nested message and enum types in `LogSettingsRequest`.
 pub mod log_settings_request {
@@ -522,10 +510,7 @@ pub mod log_settings_request {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogSettingsResponse {
     #[prost(btree_map = "string, message", tag = "1")]
-    pub settings: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        log_settings_response::SettingValue,
-    >,
+    pub settings: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, log_settings_response::SettingValue>,
 }
 /// Nested message and enum types in `LogSettingsResponse`.
 pub mod log_settings_response {
