@@ -1,1 +1,9 @@
-//! xebec-engine
+//! Models: what a file says, which engine runs it, how requests become batches, where models live.
+//!
+//! Invariants: an answer is the engine's own to the batch it was in; rows of different callers share a run only where
+//! no operator mixes them; unsafe code is in one module, [`backend::ort`]'s `raw`.
+//!
+//! Not here: sockets and protocols. This crate never sees `xebec-net`.
+#![deny(unsafe_code)]
+
+pub mod backend;

@@ -1,0 +1,72 @@
+# Everything a developer or CI runs. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# What comes from package registries lies outside the work tree, keyed by version, so that a fresh clone finds it.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xebec
+PYTHON ?= python3
+ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements-engine.txt)
+ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
+CLIENTS := $(CACHE)/peers/clients-$(shell cksum < tools/python/requirements-clients.txt | cut -d' ' -f1)
+TOOLS := $(CACHE)/tools
+CARGO_DENY_VERSION := 0.20.2
+CARGO_MACHETE_VERSION := 0.9.2
+
+export XEBEC_ENGINE_CACHE := $(CACHE)/engine
+export XEBEC_PEERS_CLIENTS := $(CLIENTS)
+
+.PHONY: help demo test lint bench soak engine peers tools generate models fuzz clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: engine ## build, serve the examples, send real transactions; ONCE=1 stops by itself
+	cargo build --release --package xebec
+	tools/demo.sh $(if $(ONCE),--once)
+
+test: engine peers ## every test
+	cargo build --package xebec
+	cargo test --workspace --no-fail-fast
+
+lint: tools ## formatting, clippy, docs, licences, unused dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
+	$(TOOLS)/bin/cargo-machete
+
+bench: engine peers ## the table of docs/guide/performance.md; URL=grpc://host:port measures another server beside it
+	cargo build --release --package xebec --package xebec-e2e --bins
+	tools/bench.sh $(if $(URL),--url $(URL))
+
+soak: engine peers ## 60 s at three times the capacity: memory, refusals, goodput
+	cargo build --release --package xebec --package xebec-e2e --bins
+	tools/soak.sh
+
+engine: $(ENGINE)/.done ## ONNX Runtime's library, from its PyPI wheel
+$(ENGINE)/.done: tools/python/requirements-engine.txt
+	mkdir -p $(ENGINE)
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --dest $(ENGINE) --requirement $<
+	cd $(ENGINE) && $(PYTHON) -m zipfile -e onnxruntime-*.whl wheel
+	cp $(ENGINE)/wheel/onnxruntime/capi/libonnxruntime.so.* $(ENGINE)/wheel/onnxruntime/LICENSE $(ENGINE)/wheel/onnxruntime/ThirdPartyNotices.txt $(ENGINE)/
+	rm -r $(ENGINE)/wheel $(ENGINE)/onnxruntime-*.whl
+	touch $@
+
+peers: $(CLIENTS)/.done ## the stock clients that tests drive, from PyPI
+$(CLIENTS)/.done: tools/python/requirements-clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/pip install --quiet --requirement $<
+	touch $@
+
+tools: $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-machete ## cargo-deny and cargo-machete, from crates.io
+$(TOOLS)/bin/cargo-deny:
+	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
+$(TOOLS)/bin/cargo-machete:
+	cargo install --quiet --locked --root $(TOOLS) cargo-machete@$(CARGO_MACHETE_VERSION)
+
+generate: ## Rust from proto/*.proto
+	cargo run --quiet --package xebec-e2e --bin generate
+
+clean: ## build output; the cache of peers stays
+	cargo clean

@@ -1,0 +1,422 @@
+//! ONNX Runtime, from a library that is loaded at start.
+//!
+//! Sessions are built by the safe `ort` crate; runs go through `raw`. A stream keeps a buffer and a value per shape
+//! for each input and output, so that a run of a known shape allocates nothing.
+//!
+//! # Source
+//! ONNX Runtime's C API documentation; concurrent `Run` on one session is allowed there.
+use super::{Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream};
+use ort::{
+    environment::{Environment, GlobalThreadPoolOptions},
+    session::{Session, builder::GraphOptimizationLevel},
+    value::{TensorElementType, ValueType},
+};
+use raw::{Bound, Call, Fault, Memory, Names, Value};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+use xebec_core::{Datatype, port::EngineReport, resource::Objective, tensor::element_count};
+
+mod raw;
+
+const NAME: &str = "onnxruntime";
+
+/// A part this large is used where it lies; copying a smaller one into a buffer with a known value is cheaper than
+/// making a value for it.
+const IN_PLACE_BYTES: usize = 16 << 10;
+
+/// ONNX Runtime in this process.
+pub struct OrtBackend {
+    environment: Environment,
+    report: EngineReport,
+}
+
+impl OrtBackend {
+    /// Loads the library. A process can do so once.
+    ///
+    /// # Errors
+    /// The loader's words, or that the library is too old.
+    pub fn start(library: &Path, found_by: String) -> Result<Self, String> {
+        // ort would find and load any path that dlopen takes; a folder or a missing file deserve clearer words.
+        if !library.is_file() {
+            return Err("there is no such file".into());
+        }
+        let environment = environment(library)?;
+        let reason = format!("{} {found_by}", library.display());
+        Ok(Self { environment, report: EngineReport { name: NAME, version: version(), reason } })
+    }
+
+    fn session(&self, path: &Path, options: LoadOptions) -> Result<Session, LoadError> {
+        build(&self.environment, path, options).map_err(|message| explain(path, message))
+    }
+}
+
+fn environment(library: &Path) -> Result<Environment, String> {
+    let builder = ort::init_from(library).map_err(|error| error.to_string())?;
+    // One pool for every latency-class model; throughput sessions have no threads at all.
+    let pool = GlobalThreadPoolOptions::default().with_intra_threads(0).map_err(|error| error.to_string())?;
+    let pool = pool.with_inter_threads(1).and_then(|pool| pool.with_spin_control(true));
+    let pool = pool.map_err(|error| error.to_string())?;
+    let builder = builder.with_name("xebec").with_telemetry(false).with_global_thread_pool(pool);
+    builder.with_logger(Arc::new(log)).build().map_err(|error| error.to_string())
+}
+
+fn log(level: ort::logging::LogLevel, category: &str, _id: &str, place: &str, message: &str) {
+    use ort::logging::LogLevel;
+    match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::warn!(category, place, engine_says = message, "engine error"),
+        LogLevel::Warning => tracing::debug!(category, place, engine_says = message, "engine warning"),
+        LogLevel::Info | LogLevel::Verbose => tracing::trace!(category, place, engine_says = message, "engine note"),
+    }
+}
+
+/// From the build info `ORT Build Info: git-branch=..., git-commit-id=..., build type=...`, which has no version, only
+/// newer libraries tell; the file's name tells as well.
+fn version() -> String {
+    ort::info().split_whitespace().find_map(|word| word.strip_prefix("git-branch=rel-")).map_or_else(
+        || "unknown".to_owned(),
+        |branch| branch.trim_end_matches(',').to_owned(),
+    )
+}
+
+fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result<Session, String> {
+    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
+    let builder = match options.objective {
+        Objective::Throughput => builder
+            .with_independent_thread_pool()
+            .and_then(|builder| builder.with_intra_threads(1))
+            .and_then(|builder| builder.with_inter_threads(1)),
+        Objective::Latency => Ok(builder),
+    };
+    let mut builder = builder.map_err(|error| error.to_string())?;
+    builder.commit_from_file(path).map_err(|error| error.to_string())
+}
+
+/// Finds the operator that is missing in the engine's words.
+fn explain(path: &Path, message: String) -> LoadError {
+    let operator = between(&message, "No Op registered for ", " ")
+        .or_else(|| between(&message, "Could not find an implementation for ", " "))
+        .or_else(|| between(&message, "Fatal error: ", " is not a registered function/op"));
+    match operator {
+        Some(operator) => LoadError::UnsupportedOperator {
+            operator: operator.to_owned(),
+            engine: NAME,
+            hint: "export the model with operators of ONNX's own domain, or use a newer library".into(),
+        },
+        None => LoadError::Engine { path: path.to_owned(), engine: NAME, message },
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    Some(rest.split_once(after).map_or(rest, |(found, _)| found))
+}
+
+impl Backend for OrtBackend {
+    fn report(&self) -> EngineReport {
+        self.report.clone()
+    }
+
+    fn load(&self, path: &Path, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+        let session = self.session(path, options)?;
+        let signature = Signature {
+            inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
+            outputs: slots(session.outputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
+        };
+        let broken = |message: &str| LoadError::Engine { path: path.to_owned(), engine: NAME, message: message.into() };
+        let names = |slots: &[Slot]| {
+            Names::new(slots.iter().map(|slot| &*slot.name)).ok_or_else(|| broken("a name holds a NUL byte"))
+        };
+        let shared = Arc::new(Shared {
+            input_names: names(&signature.inputs)?,
+            output_names: names(&signature.outputs)?,
+            signature,
+            memory: Memory::new().map_err(|fault| broken(&fault.message))?,
+        });
+        Ok(Arc::new(OrtModel {
+            session: Arc::new(session),
+            session_lent: AtomicBool::new(false),
+            shared,
+            environment: self.environment.clone(),
+            path: path.to_owned(),
+            options,
+        }))
+    }
+}
+
+fn slots<'a>(outlets: impl Iterator<Item = (&'a str, &'a ValueType)>) -> Result<Vec<Slot>, LoadError> {
+    outlets.map(|(name, kind)| slot(name, kind)).collect()
+}
+
+fn slot(name: &str, kind: &ValueType) -> Result<Slot, LoadError> {
+    let unsupported = |what: String, hint: &str| LoadError::UnsupportedType {
+        slot: name.to_owned(),
+        what,
+        engine: NAME,
+        hint: hint.to_owned(),
+    };
+    let ValueType::Tensor { ty, shape, .. } = kind else {
+        let hint = "export the model with tensors as inputs and outputs (for scikit-learn: zipmap=False)";
+        return Err(unsupported("not a tensor".into(), hint));
+    };
+    let datatype = datatype(*ty)
+        .ok_or_else(|| unsupported(format!("a tensor of {ty}"), "cast it to a datatype of the protocol in the graph"))?;
+    Ok(Slot { name: name.into(), datatype, dims: Some(shape.iter().copied().collect()) })
+}
+
+fn datatype(kind: TensorElementType) -> Option<Datatype> {
+    use TensorElementType as T;
+    Some(match kind {
+        T::Bool => Datatype::Bool,
+        T::Uint8 => Datatype::Uint8,
+        T::Uint16 => Datatype::Uint16,
+        T::Uint32 => Datatype::Uint32,
+        T::Uint64 => Datatype::Uint64,
+        T::Int8 => Datatype::Int8,
+        T::Int16 => Datatype::Int16,
+        T::Int32 => Datatype::Int32,
+        T::Int64 => Datatype::Int64,
+        T::Float16 => Datatype::Fp16,
+        T::Bfloat16 => Datatype::Bf16,
+        T::Float32 => Datatype::Fp32,
+        T::Float64 => Datatype::Fp64,
+        T::String => Datatype::Bytes,
+        _ => return None,
+    })
+}
+
+/// What all streams of a model use.
+struct Shared {
+    signature: Signature,
+    input_names: Names,
+    output_names: Names,
+    memory: Memory,
+}
+
+struct OrtModel {
+    session: Arc<Session>,
+    session_lent: AtomicBool,
+    shared: Arc<Shared>,
+    environment: Environment,
+    path: PathBuf,
+    options: LoadOptions,
+}
+
+impl Model for OrtModel {
+    fn signature(&self) -> &Signature {
+        &self.shared.signature
+    }
+
+    fn shared_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        self.session_lent.store(true, SeqCst);
+        Ok(Box::new(OrtStream::new(Arc::clone(&self.session), Arc::clone(&self.shared))))
+    }
+
+    fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        let session = if self.session_lent.swap(true, SeqCst) {
+            let built = build(&self.environment, &self.path, self.options);
+            Arc::new(built.map_err(|message| explain(&self.path, message))?)
+        } else {
+            Arc::clone(&self.session)
+        };
+        Ok(Box::new(OrtStream::new(session, Arc::clone(&self.shared))))
+    }
+}
+
+/// One input of the run at hand.
+enum Given<'a> {
+    /// In the input's buffer, as the value of this number.
+    Bound(usize),
+    /// A value of its own.
+    Value(Value<'a>),
+}
+
+/// One output: where it was written, and its shape and size after a run.
+#[derive(Default)]
+struct Output {
+    bound: Bound,
+    number: Option<usize>,
+    made: Option<Value<'static>>,
+    strings: Vec<u8>,
+    shape: Vec<i64>,
+    len: usize,
+}
+
+struct OrtStream {
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    call: Call,
+    inputs: Vec<Bound>,
+    outputs: Vec<Output>,
+    made: Vec<Option<Value<'static>>>,
+    /// Whether outputs are written to buffers of ours; off once a graph's outputs were not what its signature says.
+    predict: bool,
+}
+
+impl OrtStream {
+    fn new(session: Arc<Session>, shared: Arc<Shared>) -> Self {
+        let inputs = shared.signature.inputs.iter().map(|_| Bound::default()).collect();
+        let outputs = shared.signature.outputs.iter().map(|_| Output::default()).collect();
+        Self { session, shared, call: Call::default(), inputs, outputs, made: Vec::new(), predict: true }
+    }
+
+    fn attempt(&mut self, batch: &[BatchInput<'_>], predict: bool) -> Result<(), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let slots = &shared.signature.inputs;
+        let mut given = Vec::with_capacity(batch.len());
+        for ((input, slot), bound) in batch.iter().zip(slots).zip(&mut self.inputs) {
+            given.push(give(&shared.memory, input, slot.datatype, bound)?);
+        }
+        let rows = common_leading(batch);
+        for (output, slot) in self.outputs.iter_mut().zip(&shared.signature.outputs) {
+            output.made = None;
+            output.number = if predict { output.predict(&shared.memory, slot, rows)? } else { None };
+        }
+        let inputs = given.iter().zip(&self.inputs).filter_map(|(given, bound)| match given {
+            Given::Bound(number) => bound.handle(*number),
+            Given::Value(value) => Some(value.handle()),
+        });
+        let outputs = self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
+        let names = (&shared.input_names, &shared.output_names);
+        self.call.run(&self.session, names, inputs, outputs, &mut self.made)?;
+        for ((output, made), slot) in self.outputs.iter_mut().zip(&mut self.made).zip(&shared.signature.outputs) {
+            output.take(made.take(), slot.datatype)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stream for OrtStream {
+    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<(), RunError> {
+        let first = self.attempt(batch, self.predict);
+        let outcome = match first {
+            // A wrong guess at an output's shape looks like any other failure: ask again without a guess.
+            Err(_) if self.predict && self.outputs.iter().any(|output| output.number.is_some()) => {
+                let second = self.attempt(batch, false);
+                self.predict = second.is_err();
+                second
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|fault| RunError {
+            callers_fault: fault.invalid_argument || is_about_values(&fault.message),
+            message: fault.message,
+        })
+    }
+
+    fn output(&self, index: usize) -> OutputView<'_> {
+        self.outputs.get(index).map(Output::view).unwrap_or_default()
+    }
+}
+
+/// Kernels report an index out of range or shapes that do not broadcast with the general code, because they cannot
+/// know whose fault it is; with a graph that has run before it is the values'.
+fn is_about_values(message: &str) -> bool {
+    let telling = ["out of data bounds", "out of bounds", "idx=", "must be within the inclusive range", "invalid dimension"];
+    let shapes = ["axis == 1 || axis == largest was false", "cannot broadcast", "Got invalid dimensions", "dimension mismatch"];
+    telling.iter().chain(&shapes).any(|words| message.contains(words))
+}
+
+/// The extent of axis 0 that all inputs share.
+fn common_leading(batch: &[BatchInput<'_>]) -> Option<i64> {
+    let mut leading = batch.iter().map(|input| input.shape.first().copied());
+    let first = leading.next()??;
+    leading.all(|extent| extent == Some(first)).then_some(first)
+}
+
+fn give<'a>(memory: &Memory, input: &BatchInput<'a>, datatype: Datatype, bound: &mut Bound) -> Result<Given<'a>, Fault> {
+    let Some(size) = datatype.size_bytes() else {
+        return Value::strings(input.parts, input.shape).map(Given::Value);
+    };
+    if datatype == Datatype::Bool && input.parts.iter().any(|part| part.iter().any(|byte| *byte > 1)) {
+        return Err(Fault { message: "a BOOL element is neither 0 nor 1".into(), invalid_argument: true });
+    }
+    let len: usize = input.parts.iter().map(|part| part.len()).sum();
+    if element_count(input.shape).and_then(|count| count.checked_mul(size)) != Some(len) {
+        return Err(Fault { message: "an input's bytes are not what its shape says".into(), invalid_argument: true });
+    }
+    if let [part] = input.parts
+        && len >= IN_PLACE_BYTES
+        && part.as_ptr().align_offset(size) == 0
+    {
+        return Value::over(memory, part, datatype, input.shape).map(Given::Value);
+    }
+    let mut room = bound.room(len);
+    for part in input.parts {
+        if let Some((place, rest)) = std::mem::take(&mut room).split_at_mut_checked(part.len()) {
+            place.copy_from_slice(part);
+            room = rest;
+        }
+    }
+    bound.prepare(memory, datatype, input.shape, len).map(Given::Bound)
+}
+
+impl Output {
+    /// Prepares the buffer if the shape follows from the signature and the batch's rows.
+    fn predict(&mut self, memory: &Memory, slot: &Slot, rows: Option<i64>) -> Result<Option<usize>, Fault> {
+        let (Some(size), Some(dims)) = (slot.datatype.size_bytes(), slot.dims.as_deref()) else { return Ok(None) };
+        self.shape.clear();
+        self.shape.extend_from_slice(dims);
+        if let (Some(first), Some(rows)) = (self.shape.first_mut(), rows)
+            && *first == -1
+        {
+            *first = rows;
+        }
+        let Some(len) = element_count(&self.shape).and_then(|count| count.checked_mul(size)) else { return Ok(None) };
+        self.len = len;
+        self.bound.prepare(memory, slot.datatype, &self.shape, len).map(Some)
+    }
+
+    /// Notes what a run left.
+    fn take(&mut self, made: Option<Value<'static>>, datatype: Datatype) -> Result<(), Fault> {
+        let Some(value) = made else { return Ok(()) };
+        self.shape = value.describe()?;
+        let count = element_count(&self.shape).unwrap_or(0);
+        match datatype.size_bytes() {
+            Some(size) => self.len = count * size,
+            None => {
+                self.len = 0;
+                self.strings = value.wire_strings(count)?;
+            }
+        }
+        self.made = Some(value);
+        Ok(())
+    }
+
+    fn view(&self) -> OutputView<'_> {
+        let data = match (&self.made, self.number) {
+            (Some(_), _) if !self.strings.is_empty() => Some(self.strings.as_slice()),
+            (Some(value), _) => value.bytes(self.len).ok(),
+            (None, Some(_)) => Some(self.bound.bytes(self.len)),
+            (None, None) => None,
+        };
+        OutputView { shape: &self.shape, data: data.unwrap_or_default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_missing_operator_is_found_in_the_engines_words() {
+        let message = "Load model from x.onnx failed:Fatal error: Frobnicate is not a registered function/op".to_owned();
+        assert!(matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Frobnicate"));
+        let message = "Failed to find kernel: Could not find an implementation for Einsum(12) node".to_owned();
+        assert!(matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Einsum(12)"));
+    }
+
+    #[test]
+    fn inputs_that_disagree_about_axis_0_have_no_common_rows() {
+        let input = |shape| BatchInput { shape, parts: &[] };
+        assert_eq!(common_leading(&[input(&[4, 2]), input(&[4])]), Some(4));
+        assert_eq!(common_leading(&[input(&[4, 2]), input(&[5])]), None);
+        assert_eq!(common_leading(&[input(&[])]), None);
+        assert_eq!(common_leading(&[]), None);
+    }
+}
