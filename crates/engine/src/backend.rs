@@ -4,7 +4,12 @@
 //! `cargo run` serves with nothing installed. [`choose`] decides which, and says why.
 //!
 //! Not here: which requests make a batch (`queue`), what a file says before it is loaded (`onnx`).
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use crate::onnx;
 use xebec_core::{
     Datatype,
     port::EngineReport,
@@ -21,11 +26,12 @@ pub trait Backend: Send + Sync {
     /// Which engine it is and why it was chosen.
     fn report(&self) -> EngineReport;
 
-    /// Loads a graph. External data beside the file has been checked by the caller.
+    /// Loads the graph at `path`, whose parsed form is `graph`. External data beside the file has been checked by the
+    /// caller.
     ///
     /// # Errors
     /// The engine cannot run it; the text says the way out.
-    fn load(&self, path: &Path, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError>;
+    fn load(&self, path: &Path, graph: &onnx::Model, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError>;
 }
 
 /// What a graph is loaded for.
@@ -59,9 +65,11 @@ pub trait Model: Send + Sync {
 pub trait Stream: Send {
     /// Runs a batch: one entry per input, in the signature's order. The outputs can be read until the next run.
     ///
+    /// Returns how long bringing the inputs together took, which is part of the call.
+    ///
     /// # Errors
     /// The engine's words, and whether the inputs were at fault.
-    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<(), RunError>;
+    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<Duration, RunError>;
 
     /// Output `index` of the last run that went well; empty if there is none.
     fn output(&self, index: usize) -> OutputView<'_>;
@@ -138,6 +146,12 @@ pub enum LoadError {
         /** Name of the engine. */
         engine: &'static str,
         /** Its words. */
+        message: String,
+    },
+    /// The system gave no thread.
+    #[error("cannot start a thread for the model: {message}")]
+    Threads {
+        /** The system's words. */
         message: String,
     },
 }

@@ -7,3 +7,14 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod check;
+mod inline;
+mod instance;
+pub mod onnx;
+mod queue;
+mod request;
+mod runner;
+pub mod served;
+
+pub use inline::TurnEnd;
+pub use runner::Observer;

@@ -5,6 +5,7 @@
 //!
 //! # Source
 //! ONNX Runtime's C API documentation; concurrent `Run` on one session is allowed there.
+use crate::onnx;
 use super::{Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream};
 use ort::{
     environment::{Environment, GlobalThreadPoolOptions},
@@ -18,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 use xebec_core::{Datatype, port::EngineReport, resource::Objective, tensor::element_count};
 
@@ -122,7 +124,7 @@ impl Backend for OrtBackend {
         self.report.clone()
     }
 
-    fn load(&self, path: &Path, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(&self, path: &Path, _: &onnx::Model, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
         let session = self.session(path, options)?;
         let signature = Signature {
             inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
@@ -265,7 +267,8 @@ impl OrtStream {
         Self { session, shared, call: Call::default(), inputs, outputs, made: Vec::new(), predict: true }
     }
 
-    fn attempt(&mut self, batch: &[BatchInput<'_>], predict: bool) -> Result<(), Fault> {
+    fn attempt(&mut self, batch: &[BatchInput<'_>], predict: bool) -> Result<Duration, Fault> {
+        let started = Instant::now();
         let shared = Arc::clone(&self.shared);
         let slots = &shared.signature.inputs;
         let mut given = Vec::with_capacity(batch.len());
@@ -283,16 +286,17 @@ impl OrtStream {
         });
         let outputs = self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
         let names = (&shared.input_names, &shared.output_names);
+        let gathered = started.elapsed();
         self.call.run(&self.session, names, inputs, outputs, &mut self.made)?;
         for ((output, made), slot) in self.outputs.iter_mut().zip(&mut self.made).zip(&shared.signature.outputs) {
             output.take(made.take(), slot.datatype)?;
         }
-        Ok(())
+        Ok(gathered)
     }
 }
 
 impl Stream for OrtStream {
-    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<(), RunError> {
+    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<Duration, RunError> {
         let first = self.attempt(batch, self.predict);
         let outcome = match first {
             // A wrong guess at an output's shape looks like any other failure: ask again without a guess.

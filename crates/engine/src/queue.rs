@@ -1,0 +1,207 @@
+//! Which waiting requests make the next batch: a state machine without clock, lock or thread.
+//!
+//! Order is by arrival. A batch is built around the oldest request; later ones join while they mix with it and
+//! their rows fit. The rules of waiting:
+//! - an instance that was idle when a request came runs it at once and never waits for company;
+//! - an instance that has just finished a run and finds less than a full batch waits until the oldest request is
+//!   `max_delay` old (0: it does not wait either);
+//! - no batch takes more than an instance's share of all rows in the house, so that one instance does not run what
+//!   two could run side by side.
+//!
+//! Invariants: no request is lost or given out twice; what does not mix never shares a batch; requests that mix keep
+//! their order; one that has expired or whose caller has gone never runs; no more than `max_queue` wait.
+//!
+//! Not here: threads and clocks (`instance`, `inline`), what mixing means (`request`).
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What a queue has to know of a request.
+pub(crate) trait Job {
+    /// Rows it adds to a batch; at least 1.
+    fn rows(&self) -> u32;
+    /// Whether it and `other` may share a run. Symmetric.
+    fn mixes_with(&self, other: &Self) -> bool;
+    /// Whether its caller has gone.
+    fn is_gone(&self) -> bool;
+    /// When it came.
+    fn arrived(&self) -> Instant;
+    /// When it must have been started.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// The rules of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// Most rows of a batch; a request with more runs alone.
+    pub(crate) max_rows: u32,
+    /// How long an instance that was busy waits for company.
+    pub(crate) max_delay: Duration,
+    /// Most requests that wait.
+    pub(crate) max_queue: usize,
+    /// Runs that can go on side by side.
+    pub(crate) instances: u32,
+}
+
+/// Why somebody asks for a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// It had nothing to do.
+    Idle,
+    /// It has just finished a run, or is still waiting after one.
+    Busy,
+}
+
+/// What the asker does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step<T> {
+    /// Run these together, and then say [`Queue::finish`].
+    Run(Vec<T>),
+    /// Ask again then, or when something arrives.
+    WaitUntil(Instant),
+    /// Nothing waits.
+    Empty,
+}
+
+/// Why a request left the queue without a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It waited longer than it may.
+    Expired,
+    /// Its caller has gone.
+    Gone,
+}
+
+/// A bounded queue.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    rules: Rules,
+    waiting: VecDeque<T>,
+    waiting_rows: u64,
+    running_rows: u64,
+    left: Vec<(T, Left)>,
+}
+
+impl<T: Job> Queue<T> {
+    /// An empty queue.
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self { rules, waiting: VecDeque::new(), waiting_rows: 0, running_rows: 0, left: Vec::new() }
+    }
+
+    /// Rules it was made with.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Rows that wait.
+    pub(crate) fn waiting_rows(&self) -> u64 {
+        self.waiting_rows
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// The request itself, if as many wait as may, also after those without a caller were taken out.
+    pub(crate) fn push(&mut self, job: T, now: Instant) -> Result<(), T> {
+        if self.waiting.len() >= self.rules.max_queue {
+            self.sweep(now);
+        }
+        if self.waiting.len() >= self.rules.max_queue {
+            return Err(job);
+        }
+        self.waiting_rows += u64::from(job.rows());
+        self.waiting.push_back(job);
+        Ok(())
+    }
+
+    /// The next batch, if it is time for one.
+    pub(crate) fn next(&mut self, now: Instant, asker: Asker) -> Step<T> {
+        self.sweep(now);
+        let Some(oldest) = self.waiting.front() else { return Step::Empty };
+        let until = oldest.arrived() + self.rules.max_delay;
+        if asker == Asker::Busy && until > now && !self.has_full_batch() {
+            return Step::WaitUntil(until);
+        }
+        Step::Run(self.take_batch())
+    }
+
+    /// A run of `rows` rows is over.
+    pub(crate) fn finish(&mut self, rows: u64) {
+        self.running_rows = self.running_rows.saturating_sub(rows);
+    }
+
+    /// Requests that left without a run since the last call, to be answered by the caller.
+    pub(crate) fn take_left(&mut self) -> Vec<(T, Left)> {
+        std::mem::take(&mut self.left)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let why = |job: &T| match job.deadline() {
+            _ if job.is_gone() => Some(Left::Gone),
+            Some(deadline) if deadline <= now => Some(Left::Expired),
+            _ => None,
+        };
+        let mut index = 0;
+        while let Some(job) = self.waiting.get(index) {
+            match why(job) {
+                None => index += 1,
+                Some(left) => {
+                    let Some(job) = self.remove(index) else { return };
+                    self.left.push((job, left));
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, index: usize) -> Option<T> {
+        let job = self.waiting.remove(index)?;
+        self.waiting_rows -= u64::from(job.rows());
+        Some(job)
+    }
+
+    /// Rows that one batch may take: the rules' limit, and no more than an instance's share.
+    fn room(&self) -> u64 {
+        let share = (self.waiting_rows + self.running_rows).div_ceil(u64::from(self.rules.instances.max(1)));
+        share.min(u64::from(self.rules.max_rows))
+    }
+
+    fn has_full_batch(&self) -> bool {
+        let Some(oldest) = self.waiting.front() else { return false };
+        let company = self.waiting.iter().filter(|job| job.mixes_with(oldest));
+        let rows: u64 = company.map(|job| u64::from(job.rows())).sum();
+        // A request that mixes with nothing, not even itself, is as full a batch as it will ever be.
+        rows >= u64::from(self.rules.max_rows) || !oldest.mixes_with(oldest)
+    }
+
+    fn take_batch(&mut self) -> Vec<T> {
+        let room = self.room();
+        let Some(oldest) = self.remove(0) else { return Vec::new() };
+        let mut rows = u64::from(oldest.rows());
+        let mut batch = vec![oldest];
+        let mut index = 0;
+        while let (Some(job), Some(oldest)) = (self.waiting.get(index), batch.first()) {
+            if !job.mixes_with(oldest) {
+                index += 1;
+                continue;
+            }
+            // Not skipped for a smaller one behind it: requests that mix keep their order.
+            if rows + u64::from(job.rows()) > room {
+                break;
+            }
+            let Some(job) = self.remove(index) else { break };
+            rows += u64::from(job.rows());
+            batch.push(job);
+        }
+        self.running_rows += rows;
+        batch
+    }
+}

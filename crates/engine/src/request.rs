@@ -1,0 +1,62 @@
+//! A checked request on its way through a queue.
+use crate::queue::{Job, Left};
+use std::time::Instant;
+use xebec_core::{InferError, InferResponse, Tensor, port::Reply};
+
+/// A request that fits its model and waits for a run.
+pub(crate) struct Pending {
+    /// The caller's mark.
+    pub(crate) id: String,
+    /// In the model's order.
+    pub(crate) inputs: Vec<Tensor>,
+    /// Names of the wanted outputs; empty means all.
+    pub(crate) outputs: Vec<String>,
+    /// Extent of the batch axis; 1 for a model without one.
+    pub(crate) rows: u32,
+    /// Whether it may share a run with others of its shape.
+    pub(crate) mixes: bool,
+    /// When it was submitted.
+    pub(crate) arrived: Instant,
+    /// When it must have been started.
+    pub(crate) deadline: Option<Instant>,
+    /// Where the answer goes.
+    pub(crate) reply: Reply,
+}
+
+impl Pending {
+    /// Ends it with an answer.
+    pub(crate) fn answer(self, outcome: Result<InferResponse, InferError>) {
+        self.reply.send(outcome);
+    }
+
+    /// Ends it without a run.
+    pub(crate) fn leave(self, left: Left) {
+        self.answer(Err(match left {
+            Left::Expired => InferError::Timeout,
+            Left::Gone => InferError::Cancelled,
+        }));
+    }
+}
+
+impl Job for Pending {
+    fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    fn mixes_with(&self, other: &Self) -> bool {
+        let same = |a: &Tensor, b: &Tensor| a.shape.get(1..) == b.shape.get(1..);
+        self.mixes && other.mixes && self.inputs.iter().zip(&other.inputs).all(|(a, b)| same(a, b))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.reply.is_gone()
+    }
+
+    fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}

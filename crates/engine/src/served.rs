@@ -1,0 +1,242 @@
+//! A model that serves: warmed up, measured, and behind the queue that fits it.
+//!
+//! A model whose run is tiny is run [inline](crate::inline) on the I/O cores; a larger one has
+//! [instance threads](crate::instance). Invariants: requests share a run only if the graph keeps rows apart and a
+//! trial run of two rows gave two; every request is answered, also those that wait when the model is dropped.
+//!
+//! Not here: files and configuration (`repository`), what the graph says (`onnx`).
+use crate::{
+    backend::{LoadError, Model, Stream},
+    check::check,
+    inline::Inline,
+    instance::Pool,
+    queue::Rules,
+    request::Pending,
+    runner::{Facts, Observer, Runner, Session},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use xebec_core::{
+    InferError, InferRequest, ModelInfo, Permit,
+    metrics::ModelMetrics,
+    model_config::ModelConfig,
+    port::{Reply, Upstream},
+    resource::Objective,
+};
+
+mod trial;
+
+#[cfg(test)]
+mod tests;
+
+/// A run that takes less than this is not worth waking a thread for.
+const TINY: Duration = Duration::from_micros(100);
+/// An inline run may hold up its I/O core for so long.
+const LONGEST_INLINE_RUN: Duration = Duration::from_millis(1);
+
+/// How a model is to be served.
+#[derive(Clone)]
+pub struct Plan {
+    /// What callers see.
+    pub info: ModelInfo,
+    /// Its whole configuration.
+    pub config: ModelConfig,
+    /// How requests become batches.
+    pub batching: Batching,
+    /// Runs side by side; by the number of cores if `None`.
+    pub instances: Option<u32>,
+    /// I/O cores of this process.
+    pub cores: u32,
+    /// What its threads are arranged for.
+    pub objective: Objective,
+    /// Told of every run.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
+/// How requests of different callers become one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Most rows of a run; 1 if requests never share one.
+    pub max_rows: u32,
+    /// How long a busy instance waits for company.
+    pub max_delay: Duration,
+    /// Most requests that wait.
+    pub max_queue: usize,
+    /// Longest wait of a request.
+    pub timeout: Option<Duration>,
+    /// Why requests must not share a run, if so.
+    pub mixes: Result<(), String>,
+}
+
+/// One loaded revision of a model.
+pub struct Served {
+    facts: Arc<Facts>,
+    config: ModelConfig,
+    batching: Batching,
+    engine: Engine,
+}
+
+enum Engine {
+    Inline(Arc<Inline>),
+    Pool(Pool),
+}
+
+impl Served {
+    /// Warms a model up, measures it, and starts what it needs.
+    ///
+    /// # Errors
+    /// The engine has no room for the streams or the system none for the threads.
+    pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
+        let Plan { info, config, mut batching, instances, cores, objective, observer } = plan;
+        let metrics = Arc::new(ModelMetrics::default());
+        let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
+        let mut first = model.own_stream()?;
+        let measured = trial::run(&mut *first, &facts.info, batching.max_rows);
+        if let (Ok(()), Err(reason)) = (&batching.mixes, &measured.two_rows) {
+            tracing::warn!(model = %facts.info.name, %reason, "requests will not share runs");
+            batching.mixes = Err(reason.clone());
+        }
+        if batching.mixes.is_err() {
+            batching.max_rows = 1;
+        }
+        let tiny = objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < TINY);
+        let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
+        let engine = if tiny {
+            let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
+            batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
+            starting.inline(first, &batching)?
+        } else {
+            starting.pool(&batching, instances, objective)?
+        };
+        tracing::info!(
+            model = %facts.info.name,
+            version = facts.info.version.get(),
+            class = if tiny { "inline" } else { "queued" },
+            run_us = measured.one_row.map(|run| run.as_secs_f64() * 1e6),
+            rows_a_run = batching.max_rows,
+            alone = batching.mixes.as_ref().err(),
+            "model is ready"
+        );
+        Ok(Self { facts, config, batching, engine })
+    }
+
+    /// How its requests become batches, as found out at start.
+    pub fn batching(&self) -> &Batching {
+        &self.batching
+    }
+
+    /// Whether its requests run on the thread that submits them.
+    pub fn is_inline(&self) -> bool {
+        matches!(self.engine, Engine::Inline(_))
+    }
+
+    fn deadline(&self, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
+        let timeout = match (asked, self.batching.timeout) {
+            (Some(asked), Some(limit)) => Some(asked.min(limit)),
+            (asked, limit) => asked.or(limit),
+        };
+        arrived.checked_add(timeout?)
+    }
+
+    fn refuse(&self, pending: Pending) {
+        let limit = match &self.engine {
+            Engine::Pool(pool) => pool.max_queue(),
+            Engine::Inline(_) => self.batching.max_queue,
+        };
+        pending.answer(Err(InferError::QueueFull { model: self.facts.info.name.to_string(), limit }));
+    }
+}
+
+/// Rows that fit into `limit` if `max_rows` take `measured`; at least 1.
+fn rows_within(limit: Duration, max_rows: u32, measured: Duration) -> u32 {
+    if measured <= limit {
+        return max_rows;
+    }
+    let share = limit.as_nanos() * u128::from(max_rows) / measured.as_nanos().max(1);
+    u32::try_from(share).unwrap_or(1).clamp(1, max_rows.max(1))
+}
+
+/// What is at hand once the model was measured.
+struct Starting {
+    model: Arc<dyn Model>,
+    facts: Arc<Facts>,
+    cores: u32,
+}
+
+impl Starting {
+    fn runner(&self, session: Session, stream: Box<dyn Stream>) -> Runner {
+        Runner::new(Arc::clone(&self.facts), Arc::clone(&self.model), session, stream)
+    }
+
+    fn inline(self, first: Box<dyn Stream>, batching: &Batching) -> Result<Engine, LoadError> {
+        let mut runners = vec![self.runner(Session::Own, first)];
+        for _ in 1..self.cores {
+            let mut stream = self.model.own_stream()?;
+            // The first lane has shown whether zeros fit the model; here only the memory counts.
+            let _ = trial::warm_up(&mut *stream, &self.facts.info);
+            runners.push(self.runner(Session::Own, stream));
+        }
+        Ok(Engine::Inline(Arc::new(Inline::new(Arc::clone(&self.facts), rules(batching, 1), runners))))
+    }
+
+    fn pool(self, batching: &Batching, instances: Option<u32>, objective: Objective) -> Result<Engine, LoadError> {
+        let default = if objective == Objective::Latency { 1 } else { self.cores };
+        let instances = instances.unwrap_or(default).max(1);
+        let mut runners = Vec::new();
+        for _ in 0..instances {
+            runners.push(self.runner(Session::Shared, self.model.shared_stream()?));
+        }
+        let pool = Pool::start(Arc::clone(&self.facts), rules(batching, instances), runners);
+        pool.map(Engine::Pool).map_err(|source| LoadError::Threads { message: source.to_string() })
+    }
+}
+
+fn rules(batching: &Batching, instances: u32) -> Rules {
+    Rules {
+        max_rows: batching.max_rows,
+        max_delay: batching.max_delay,
+        max_queue: batching.max_queue,
+        instances,
+    }
+}
+
+impl Upstream for Served {
+    fn info(&self) -> &ModelInfo {
+        &self.facts.info
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn metrics(&self) -> &ModelMetrics {
+        &self.facts.metrics
+    }
+
+    fn submit(&self, _: &Permit, mut request: InferRequest, reply: Reply) {
+        let rows = match check(&self.facts.info, &mut request) {
+            Ok(rows) => rows,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let arrived = Instant::now();
+        let pending = Pending {
+            deadline: self.deadline(request.timeout, arrived),
+            id: request.id,
+            inputs: request.inputs,
+            outputs: request.outputs,
+            rows,
+            mixes: self.batching.mixes.is_ok(),
+            arrived,
+            reply,
+        };
+        let outcome = match &self.engine {
+            Engine::Inline(inline) => inline.submit(pending),
+            Engine::Pool(pool) => pool.submit(pending),
+        };
+        if let Err(pending) = outcome {
+            self.refuse(pending);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+use super::*;
+use crate::{
+    TurnEnd,
+    backend::{OutputView, RunError, Signature},
+};
+use bytes::Bytes;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+use xebec_core::{
+    Datatype, InferResponse, ModelName, Tensor, TenantId, Version,
+    model::TensorInfo,
+    permit::{Admit, Ask, Decision, Gate, Principal, Verb},
+    port::{Answer, Turn},
+};
+
+/// Marks in the data of the fake model.
+const FAIL: f32 = -1.0;
+const PANIC: f32 = -2.0;
+
+/// y = 2 x, with a door in front of every run.
+struct Fake {
+    door: Option<Arc<Door>>,
+    /// Rows too many in the output of a batch.
+    extra_rows: i64,
+    slow: Duration,
+    signature: Signature,
+}
+
+/// Lets the test see a run begin and let it go on.
+struct Door {
+    entered: SyncSender<usize>,
+    leave: Mutex<Receiver<()>>,
+    open: AtomicBool,
+}
+
+struct FakeStream {
+    door: Option<Arc<Door>>,
+    extra_rows: i64,
+    slow: Duration,
+    shape: Vec<i64>,
+    data: Vec<u8>,
+}
+
+impl Model for Fake {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn shared_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        let (door, extra_rows, slow) = (self.door.clone(), self.extra_rows, self.slow);
+        Ok(Box::new(FakeStream { door, extra_rows, slow, shape: vec![], data: vec![] }))
+    }
+    fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        self.shared_stream()
+    }
+}
+
+impl Stream for FakeStream {
+    fn run(&mut self, batch: &[crate::backend::BatchInput<'_>]) -> Result<Duration, RunError> {
+        let began = Instant::now();
+        let whole = batch[0].parts.concat();
+        let values: Vec<f32> = whole.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let trial = values.iter().all(|value| *value == 0.0);
+        if let (Some(door), false) = (&self.door, trial)
+            && !door.open.load(SeqCst)
+        {
+            door.entered.send(batch[0].parts.len()).unwrap();
+            door.leave.lock().unwrap().recv().unwrap();
+        }
+        while began.elapsed() < self.slow {
+            std::hint::spin_loop();
+        }
+        assert!(!values.contains(&PANIC), "asked to panic");
+        if values.contains(&FAIL) {
+            return Err(RunError { message: "asked to fail".into(), callers_fault: true });
+        }
+        self.data = values.iter().flat_map(|value| (value * 2.0).to_le_bytes()).collect();
+        self.shape = batch[0].shape.to_vec();
+        if !trial && batch[0].parts.len() > 1 {
+            self.shape[0] += self.extra_rows;
+        }
+        Ok(Duration::ZERO)
+    }
+    fn output(&self, _: usize) -> OutputView<'_> {
+        OutputView { shape: &self.shape, data: &self.data }
+    }
+}
+
+#[derive(Default)]
+struct Seen(Mutex<Vec<Vec<String>>>);
+
+impl Observer for Seen {
+    fn ran(&self, _: &[crate::backend::BatchInput<'_>], ids: &[&str]) {
+        self.0.lock().unwrap().push(ids.iter().map(|id| (*id).to_owned()).collect());
+    }
+}
+
+struct Channel {
+    gone: Arc<AtomicBool>,
+    to: SyncSender<Result<InferResponse, InferError>>,
+}
+
+impl Answer for Channel {
+    fn is_gone(&self) -> bool {
+        self.gone.load(SeqCst)
+    }
+    fn send(self: Box<Self>, outcome: Result<InferResponse, InferError>) {
+        self.to.send(outcome).unwrap();
+    }
+}
+
+struct Everybody;
+
+impl Admit for Everybody {
+    fn decide(&self, _: &Ask<'_>) -> Decision {
+        Decision::Allow(TenantId::default_tenant())
+    }
+}
+
+fn permit() -> Permit {
+    let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
+    Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, None).unwrap()
+}
+
+/// What one test works with.
+struct House {
+    served: Option<Served>,
+    seen: Arc<Seen>,
+    entered: Receiver<usize>,
+    leave: SyncSender<()>,
+    door: Arc<Door>,
+}
+
+struct Waiting {
+    gone: Arc<AtomicBool>,
+    from: Receiver<Result<InferResponse, InferError>>,
+}
+
+impl Waiting {
+    fn value(&self) -> Result<Vec<f32>, String> {
+        let response = self.from.recv().unwrap().map_err(|error| error.to_string())?;
+        let data = &response.outputs[0].data;
+        Ok(data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
+    }
+}
+
+fn send(served: &Served, id: &str, shape: &[i64], first: f32, timeout: Option<Duration>) -> Waiting {
+    let count = usize::try_from(shape.iter().product::<i64>()).unwrap();
+    let data: Vec<u8> = std::iter::repeat_n(first, count).flat_map(f32::to_le_bytes).collect();
+    let tensor =
+        Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: shape.to_vec(), data: Bytes::from(data) };
+    let request = InferRequest {
+        id: id.into(),
+        inputs: vec![tensor],
+        outputs: vec![],
+        timeout,
+        received: Instant::now(),
+    };
+    let (to, from) = sync_channel(1);
+    let gone = Arc::new(AtomicBool::new(false));
+    let reply = Box::new(Channel { gone: Arc::clone(&gone), to });
+    served.submit(&permit(), request, reply);
+    Waiting { gone, from }
+}
+
+impl House {
+    /// `slow` makes the model one that is queued.
+    fn new(slow: bool, change: impl FnOnce(&mut Batching, &mut Fake)) -> Self {
+        let (enter, entered) = sync_channel(100);
+        let (leave, left) = sync_channel(100);
+        let door = Arc::new(Door { entered: enter, leave: Mutex::new(left), open: AtomicBool::new(!slow) });
+        let mut model = Fake {
+            door: Some(Arc::clone(&door)),
+            extra_rows: 0,
+            slow: if slow { Duration::from_micros(300) } else { Duration::ZERO },
+            signature: Signature { inputs: vec![], outputs: vec![] },
+        };
+        let mut batching = Batching {
+            max_rows: 8,
+            max_delay: Duration::ZERO,
+            max_queue: 4,
+            timeout: None,
+            mixes: Ok(()),
+        };
+        change(&mut batching, &mut model);
+        let seen = Arc::new(Seen::default());
+        let tensor = |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, -1] };
+        let info = ModelInfo {
+            name: ModelName::parse("m").unwrap(),
+            version: Version::FIRST,
+            platform: "fake".into(),
+            max_batch_size: 8,
+            inputs: vec![tensor("x")],
+            outputs: vec![tensor("y")],
+        };
+        let plan = Plan {
+            info,
+            config: ModelConfig::default(),
+            batching,
+            instances: Some(1),
+            cores: 1,
+            objective: Objective::Throughput,
+            observer: Some(Arc::clone(&seen) as Arc<dyn Observer>),
+        };
+        let served = Served::start(Arc::new(model), plan).unwrap();
+        assert_eq!(served.is_inline(), !slow);
+        Self { served: Some(served), seen, entered, leave, door }
+    }
+
+    fn send(&self, id: &str, shape: &[i64], first: f32) -> Waiting {
+        self.send_within(id, shape, first, None)
+    }
+
+    fn send_within(&self, id: &str, shape: &[i64], first: f32, timeout: Option<Duration>) -> Waiting {
+        send(self.served.as_ref().unwrap(), id, shape, first, timeout)
+    }
+
+    fn runs(&self) -> Vec<Vec<String>> {
+        self.seen.0.lock().unwrap().clone()
+    }
+
+    fn pending(&self) -> i64 {
+        self.served.as_ref().unwrap().metrics().pending.get()
+    }
+
+    /// Lets every run through from now on, also the one that stands in the door.
+    fn open(&self) {
+        self.door.open.store(true, SeqCst);
+        self.leave.send(()).unwrap();
+    }
+}
+
+#[test]
+fn what_waits_while_a_run_goes_on_is_the_next_batch() {
+    let house = House::new(true, |_, _| ());
+    let first = house.send("0", &[1, 2], 1.0);
+    assert_eq!(house.entered.recv(), Ok(1));
+    let others: Vec<_> = (1..4u8).map(|i| house.send(&i.to_string(), &[1, 2], f32::from(i))).collect();
+    assert_eq!(house.pending(), 3);
+    house.leave.send(()).unwrap();
+    assert_eq!(house.entered.recv(), Ok(3));
+    house.leave.send(()).unwrap();
+    assert_eq!(first.value(), Ok(vec![2.0, 2.0]));
+    for (i, other) in others.iter().enumerate() {
+        let want = (i as f32 + 1.0) * 2.0;
+        assert_eq!(other.value(), Ok(vec![want, want]));
+    }
+    assert_eq!(house.runs(), [vec!["0"], vec!["1", "2", "3"]]);
+    assert_eq!((house.pending(), house.served.as_ref().unwrap().metrics().executions.get()), (0, 2));
+}
+
+#[test]
+fn requests_of_different_shape_never_share_a_run() {
+    let house = House::new(true, |_, _| ());
+    let all: Vec<_> = [(1, 2), (1, 2), (1, 3), (2, 2)]
+        .iter()
+        .enumerate()
+        .map(|(i, (rows, width))| {
+            let waiting = house.send(&i.to_string(), &[*rows, *width], 1.0);
+            if i == 0 {
+                house.entered.recv().unwrap();
+            }
+            waiting
+        })
+        .collect();
+    house.open();
+    for (waiting, values) in all.iter().zip([2, 2, 3, 4]) {
+        assert_eq!(waiting.value(), Ok(vec![2.0; values]));
+    }
+    assert_eq!(house.runs(), [vec!["0"], vec!["1", "3"], vec!["2"]]);
+}
+
+#[test]
+fn a_model_whose_rows_mix_runs_every_request_alone() {
+    let house = House::new(true, |batching, _| batching.mixes = Err("softmax over the batch".into()));
+    let first = house.send("0", &[1, 2], 1.0);
+    house.entered.recv().unwrap();
+    let others = [house.send("1", &[1, 2], 1.0), house.send("2", &[3, 2], 1.0)];
+    house.open();
+    assert!(others.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
+    assert_eq!(house.runs(), [["0"], ["1"], ["2"]]);
+}
+
+#[test]
+fn one_bad_request_in_a_batch_fails_alone() {
+    let house = House::new(true, |_, _| ());
+    let _first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let good = [house.send("1", &[1, 1], 1.0), house.send("2", &[1, 1], 3.0)];
+    let bad = house.send("3", &[1, 1], FAIL);
+    house.open();
+    assert_eq!(good[0].value(), Ok(vec![2.0]));
+    assert_eq!(good[1].value(), Ok(vec![6.0]));
+    assert_eq!(bad.value(), Err("asked to fail".into()));
+}
+
+#[test]
+fn a_panic_in_a_run_is_that_requests_error_and_the_model_goes_on() {
+    let house = House::new(true, |_, _| ());
+    house.open();
+    assert_eq!(house.send("0", &[1, 1], PANIC).value(), Err("internal error: the engine panicked in this run".into()));
+    assert_eq!(house.send("1", &[1, 1], 4.0).value(), Ok(vec![8.0]));
+}
+
+#[test]
+fn a_cancelled_request_that_still_waits_never_runs() {
+    let house = House::new(true, |_, _| ());
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let cancelled = house.send("1", &[1, 1], 1.0);
+    let last = house.send("2", &[1, 1], 1.0);
+    cancelled.gone.store(true, SeqCst);
+    house.open();
+    assert!(first.value().is_ok() && last.value().is_ok());
+    assert_eq!(cancelled.value(), Err(InferError::Cancelled.to_string()));
+    assert_eq!(house.runs(), [["0"], ["2"]]);
+    assert_eq!(house.pending(), 0);
+}
+
+#[test]
+fn a_request_that_has_waited_too_long_is_told_so_and_never_runs() {
+    let house = House::new(true, |batching, _| batching.timeout = Some(Duration::from_secs(3600)));
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let late = house.send_within("1", &[1, 1], 1.0, Some(Duration::ZERO));
+    house.open();
+    assert!(first.value().is_ok());
+    assert_eq!(late.value(), Err("Request timeout expired".into()));
+    assert_eq!(house.runs(), [["0"]]);
+}
+
+#[test]
+fn a_full_queue_refuses_with_its_limit_and_the_server_goes_on() {
+    let house = House::new(true, |batching, _| batching.max_queue = 2);
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let waiting = [house.send("1", &[1, 1], 1.0), house.send("2", &[1, 1], 1.0)];
+    let refused = house.send("3", &[1, 1], 1.0).from.recv().unwrap().unwrap_err();
+    assert_eq!(refused, InferError::QueueFull { model: "m".into(), limit: 2 });
+    house.open();
+    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
+}
+
+#[test]
+fn dropping_the_model_runs_what_waits() {
+    let mut house = House::new(true, |_, _| ());
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let waiting = house.send("1", &[1, 1], 5.0);
+    house.open();
+    drop(house.served.take());
+    assert!(first.value().is_ok());
+    assert_eq!(waiting.value(), Ok(vec![10.0]));
+}
+
+#[test]
+fn outputs_that_are_not_the_batchs_rows_are_never_cut() {
+    let house = House::new(true, |_, model| model.extra_rows = 1);
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let others = [house.send("1", &[1, 1], 2.0), house.send("2", &[1, 1], 3.0)];
+    house.open();
+    assert_eq!(first.value(), Ok(vec![2.0]));
+    assert_eq!((others[0].value(), others[1].value()), (Ok(vec![4.0]), Ok(vec![6.0])));
+    assert_eq!(house.runs(), [vec!["0"], vec!["1", "2"], vec!["1"], vec!["2"]]);
+}
+
+#[test]
+fn a_turn_of_an_io_core_is_one_run_of_a_tiny_model() {
+    let house = House::new(false, |_, _| ());
+    let all: Vec<_> = (0..3u8).map(|i| house.send(&i.to_string(), &[1, 1], f32::from(i) + 1.0)).collect();
+    assert_eq!((house.runs().len(), house.pending()), (0, 3));
+    TurnEnd.flush();
+    assert_eq!(house.runs(), [["0", "1", "2"]]);
+    assert_eq!(all[2].value(), Ok(vec![6.0]));
+    TurnEnd.flush();
+    assert_eq!((house.runs().len(), house.pending()), (1, 0));
+}
+
+#[test]
+fn a_tiny_model_runs_at_once_when_a_batch_is_full_and_skips_who_has_gone() {
+    let house = House::new(false, |batching, _| {
+        batching.max_rows = 3;
+        batching.max_queue = 100;
+    });
+    let all: Vec<_> = (0..3u8).map(|i| house.send(&i.to_string(), &[1, 1], 1.0)).collect();
+    assert_eq!(house.runs().len(), 1);
+    assert!(all.iter().all(|waiting| waiting.value().is_ok()));
+    let gone = house.send("3", &[1, 1], 1.0);
+    gone.gone.store(true, SeqCst);
+    TurnEnd.flush();
+    assert_eq!((house.runs().len(), house.pending()), (1, 0));
+    assert_eq!(gone.value(), Err(InferError::Cancelled.to_string()));
+}
+
+#[test]
+fn every_lane_has_a_thread_and_every_thread_its_turn() {
+    let house = House::new(false, |batching, _| batching.max_queue = 1000);
+    let answered = AtomicUsize::new(0);
+    let served = house.served.as_ref().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for i in 0..50u8 {
+                    let waiting = send(served, "t", &[1, 1], f32::from(i), None);
+                    TurnEnd.flush();
+                    assert_eq!(waiting.value(), Ok(vec![f32::from(i) * 2.0]));
+                    answered.fetch_add(1, SeqCst);
+                }
+            });
+        }
+    });
+    assert_eq!((answered.load(SeqCst), house.pending()), (200, 0));
+}
+
+#[test]
+fn the_rows_of_an_inline_run_keep_its_core_no_longer_than_allowed() {
+    let ms = Duration::from_millis;
+    assert_eq!(rows_within(ms(1), 64, Duration::from_micros(50)), 64);
+    assert_eq!(rows_within(ms(1), 64, ms(4)), 16);
+    assert_eq!(rows_within(ms(1), 64, ms(400)), 1);
+}
