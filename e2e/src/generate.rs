@@ -37,6 +37,7 @@ pub fn all() -> anyhow::Result<Vec<Generated>> {
         rust(CONFIG, "inference", &mut settings(), &config)?,
         rust(SERVICE, "inference", &mut with_config_from_core(&config), &descriptors("grpc_service.proto")?)?,
         rust(HEALTH, "grpc.health.v1", &mut settings(), &descriptors("health.proto")?)?,
+        rust(ONNX, "onnx", &mut settings(), &descriptors("onnx.proto")?)?,
     ])
 }
 

@@ -7,11 +7,13 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod catalog;
 mod check;
 mod inline;
 mod instance;
 pub mod onnx;
 mod queue;
+pub mod repository;
 mod request;
 mod runner;
 pub mod served;

@@ -1,0 +1,269 @@
+//! What an ONNX file says, before any engine sees it.
+//!
+//! Parsed zero-copy: weights stay views on the file's bytes. Invariant: no input makes this panic, and nesting is
+//! limited by the decoder. Not here: running (`backend`), what is served (`repository`).
+//!
+//! # Source
+//! ONNX, "Open Neural Network Exchange Intermediate Representation Specification", IR version 10.
+use bytes::Bytes;
+use prost::Message as _;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Component, Path, PathBuf},
+};
+use xebec_core::Datatype;
+
+mod batch_axis;
+mod external;
+mod foreign;
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated: which lints it trips changes with the messages"
+)]
+#[rustfmt::skip]
+pub(crate) mod generated;
+
+#[cfg(test)]
+mod tests;
+
+use generated::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto, type_proto};
+
+/// A parsed graph.
+#[derive(Debug)]
+pub struct Model {
+    proto: ModelProto,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
+}
+
+/// An input or output of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueInfo {
+    /// Name.
+    pub name: String,
+    /// What it is.
+    pub kind: ValueKind,
+}
+
+/// The type of an input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// The only kind that the protocols know.
+    Tensor {
+        /** Element type. */
+        elem: ElemType,
+        /** Extents; `None` if the rank is not known. */
+        shape: Option<Vec<Dim>>,
+    },
+    /// A list of values.
+    Sequence,
+    /// A dictionary.
+    Map,
+    /// A value that may be absent.
+    Optional,
+    /// A tensor by indices and values.
+    SparseTensor,
+    /// No type is given.
+    Unknown,
+}
+
+/// One extent of a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// Always this.
+    Fixed(i64),
+    /// Free, and equal wherever the name is.
+    Named(String),
+    /// Free.
+    Free,
+}
+
+/// Element type, by ONNX's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElemType(i32);
+
+impl ElemType {
+    /// The protocol's datatype; `None` for complex numbers and those of 4 and 8 bits in floating point.
+    pub fn datatype(self) -> Option<Datatype> {
+        use tensor_proto::DataType as T;
+        Some(match T::try_from(self.0).ok()? {
+            T::Bool => Datatype::Bool,
+            T::Uint8 => Datatype::Uint8,
+            T::Uint16 => Datatype::Uint16,
+            T::Uint32 => Datatype::Uint32,
+            T::Uint64 => Datatype::Uint64,
+            T::Int8 => Datatype::Int8,
+            T::Int16 => Datatype::Int16,
+            T::Int32 => Datatype::Int32,
+            T::Int64 => Datatype::Int64,
+            T::Float16 => Datatype::Fp16,
+            T::Bfloat16 => Datatype::Bf16,
+            T::Float => Datatype::Fp32,
+            T::Double => Datatype::Fp64,
+            T::String => Datatype::Bytes,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ElemType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match tensor_proto::DataType::try_from(self.0) {
+            Ok(known) => f.write_str(known.as_str_name()),
+            Err(_) => write!(f, "element type {}", self.0),
+        }
+    }
+}
+
+/// Whether requests of different callers may be rows of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Batchability {
+    /// Every operator keeps rows apart.
+    Yes,
+    /// Some operator does not, or is not known to.
+    No {
+        /** Which, in a sentence. */
+        reason: String,
+    },
+}
+
+/// A file is not an ONNX model that can be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OnnxError {
+    /// Nothing is in it.
+    #[error("the file is empty; export or copy the model again")]
+    Empty,
+    /// Another format, by its first bytes.
+    #[error("the file is {format}, not ONNX; {way_out}")]
+    Foreign {
+        /** What it is. */
+        format: &'static str,
+        /** How to convert it. */
+        way_out: &'static str,
+    },
+    /// Not what ONNX files are made of, or cut off.
+    #[error("the file is damaged or not ONNX ({0}); export or copy the model again")]
+    Damaged(String),
+    /// It decodes, but is no model.
+    #[error("the file has no {0}, so it is not an ONNX model")]
+    NotAModel(&'static str),
+    /// External data that may not be read, or is not there.
+    #[error("tensor '{tensor}' has its data in '{location}': {problem}")]
+    External {
+        /** Which tensor. */
+        tensor: String,
+        /** As the file says it. */
+        location: String,
+        /** What is wrong and what to do. */
+        problem: String,
+    },
+}
+
+impl Model {
+    /// Parses a file's bytes.
+    ///
+    /// # Errors
+    /// It is empty, damaged, of another format, or has no graph.
+    pub fn parse(bytes: Bytes) -> Result<Self, OnnxError> {
+        if bytes.is_empty() {
+            return Err(OnnxError::Empty);
+        }
+        if let Some((format, way_out)) = foreign::recognise(&bytes) {
+            return Err(OnnxError::Foreign { format, way_out });
+        }
+        let proto = ModelProto::decode(bytes).map_err(|error| OnnxError::Damaged(error.to_string()))?;
+        if proto.opset_import.is_empty() {
+            return Err(OnnxError::NotAModel("operator set"));
+        }
+        let Some(graph) = &proto.graph else { return Err(OnnxError::NotAModel("graph")) };
+        if graph.output.is_empty() {
+            return Err(OnnxError::NotAModel("output"));
+        }
+        let fed = |value: &&ValueInfoProto| !is_initializer(graph, &value.name);
+        let inputs = graph.input.iter().filter(fed).map(value_info).collect();
+        let outputs = graph.output.iter().map(value_info).collect();
+        Ok(Self { inputs, outputs, proto })
+    }
+
+    /// Inputs that a caller gives: those without an initializer.
+    pub fn inputs(&self) -> &[ValueInfo] {
+        &self.inputs
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> &[ValueInfo] {
+        &self.outputs
+    }
+
+    /// Every operator used, with its domain (empty for ONNX's own), also in subgraphs and functions.
+    pub fn operators(&self) -> BTreeSet<(String, String)> {
+        let mut found = BTreeSet::new();
+        let functions = self.proto.functions.iter().flat_map(|function| &function.node);
+        for node in self.proto.graph.iter().flat_map(|graph| &graph.node).chain(functions) {
+            visit(node, &mut |node| {
+                found.insert((node.domain.clone(), node.op_type.clone()));
+            });
+        }
+        found
+    }
+
+    /// Checks that all external data lies below `folder` and is as long as it says. Returns the files.
+    ///
+    /// # Errors
+    /// [`OnnxError::External`] for the first tensor whose data may not be read or is not there.
+    pub fn check_external(&self, folder: &Path) -> Result<Vec<PathBuf>, OnnxError> {
+        external::check(&self.proto, folder)
+    }
+
+    /// Whether requests of different callers may share a run.
+    pub fn batchability(&self) -> Batchability {
+        match batch_axis::analyse(&self.proto, &self.inputs) {
+            Ok(()) => Batchability::Yes,
+            Err(reason) => Batchability::No { reason },
+        }
+    }
+}
+
+fn is_initializer(graph: &GraphProto, name: &str) -> bool {
+    graph.initializer.iter().any(|tensor| tensor.name == name)
+        || graph.sparse_initializer.iter().any(|sparse| sparse.values.as_ref().is_some_and(|values| values.name == name))
+}
+
+/// Calls `see` with a node and every node of its subgraphs.
+fn visit<'a>(node: &'a NodeProto, see: &mut impl FnMut(&'a NodeProto)) {
+    see(node);
+    for graph in subgraphs(node) {
+        graph.node.iter().for_each(|node| visit(node, see));
+    }
+}
+
+fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+fn value_info(value: &ValueInfoProto) -> ValueInfo {
+    let kind = match value.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => ValueKind::Tensor {
+            elem: ElemType(tensor.elem_type),
+            shape: tensor.shape.as_ref().map(|shape| shape.dim.iter().map(dim).collect()),
+        },
+        Some(type_proto::Value::SequenceType(_)) => ValueKind::Sequence,
+        Some(type_proto::Value::MapType(_)) => ValueKind::Map,
+        Some(type_proto::Value::OptionalType(_)) => ValueKind::Optional,
+        Some(type_proto::Value::SparseTensorType(_)) => ValueKind::SparseTensor,
+        None => ValueKind::Unknown,
+    };
+    ValueInfo { name: value.name.clone(), kind }
+}
+
+fn dim(dim: &generated::tensor_shape_proto::Dimension) -> Dim {
+    use generated::tensor_shape_proto::dimension::Value;
+    match &dim.value {
+        Some(Value::DimValue(extent)) if *extent >= 0 => Dim::Fixed(*extent),
+        Some(Value::DimParam(name)) if !name.is_empty() => Dim::Named(name.clone()),
+        _ => Dim::Free,
+    }
+}

@@ -1,0 +1,317 @@
+//! Where models are: folders in Triton's layout, bare `.onnx` files, and `InferenceService` documents.
+//!
+//! A scan finds [`Candidate`]s and collects everything that is wrong, so that one bad model neither hides another's
+//! fault nor stops another from being served. Invariant: no file of a candidate lies outside its root.
+//!
+//! Not here: what `config.pbtxt` may say ([`config`]), what the graph adds ([`complete`]), loading (`catalog`).
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Component, Path, PathBuf},
+};
+use xebec_core::{
+    ModelName, Version,
+    model_config::{ModelConfig, model_version_policy::PolicyChoice},
+    resource::{self, InferenceService},
+};
+
+pub mod complete;
+pub mod config;
+
+#[cfg(test)]
+mod tests;
+
+/// A model that can be tried to load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Name.
+    pub name: ModelName,
+    /// Nothing of the model may lie outside of this folder.
+    pub root: PathBuf,
+    /// The file of each version that the version policy keeps.
+    pub versions: BTreeMap<Version, PathBuf>,
+    /// What `config.pbtxt` says.
+    pub config: Option<ModelConfig>,
+    /// What its `InferenceService` wants; defaults without one.
+    pub batching: resource::Batching,
+    /// What its `InferenceService` wants to run on; defaults without one.
+    pub resources: resource::Resources,
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Models that can be tried.
+    pub candidates: Vec<Candidate>,
+    /// Models that cannot, by name.
+    pub faults: Vec<(ModelName, RepositoryError)>,
+}
+
+/// A model cannot even be tried, or a repository cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// A folder or file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /** Which. */
+        path: PathBuf,
+        /** Why. */
+        source: io::Error,
+    },
+    /// Two models have one name.
+    #[error("two models are called '{name}': {} and {}; rename one", first.display(), second.display())]
+    NameClash {
+        /** The name. */
+        name: String,
+        /** One. */
+        first: PathBuf,
+        /** The other. */
+        second: PathBuf,
+    },
+    /// A name that cannot be a model's.
+    #[error("'{name}' cannot be a model's name: {source}")]
+    Name {
+        /** As found. */
+        name: String,
+        /** The rule. */
+        source: xebec_core::name::InvalidName,
+    },
+    /// A file leads out of the repository.
+    #[error("{} leads to {}, outside of {}; copy the file into the repository", path.display(), target.display(), root.display())]
+    Escape {
+        /** The entry. */
+        path: PathBuf,
+        /** Where it leads. */
+        target: PathBuf,
+        /** Which folder it may not leave. */
+        root: PathBuf,
+    },
+    /// A model folder without a version.
+    #[error("{} has no version: put the file at {}/1/{file}", folder.display(), folder.display())]
+    NoVersion {
+        /** The model's folder. */
+        folder: PathBuf,
+        /** The file's name. */
+        file: String,
+    },
+    /// The version policy names a version that is not there.
+    #[error("version_policy asks for version {version}, but {} has only {found}", folder.display())]
+    MissingVersion {
+        /** Asked for. */
+        version: i64,
+        /** The model's folder. */
+        folder: PathBuf,
+        /** Versions that are there. */
+        found: String,
+    },
+    /// `config.pbtxt` is wrong.
+    #[error("{}: {message}", path.display())]
+    Config {
+        /** File. */
+        path: PathBuf,
+        /** What is wrong, where, and what to do. */
+        message: String,
+    },
+    /// A document asks for what a laptop does not have.
+    #[error("InferenceService '{name}': {message}")]
+    Service {
+        /** Of the resource. */
+        name: String,
+        /** What is wrong and what to do. */
+        message: String,
+    },
+}
+
+/// Finds the models of several repositories.
+///
+/// # Errors
+/// A repository itself cannot be read.
+pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
+    let mut scan = Scan::default();
+    let mut places: BTreeMap<ModelName, PathBuf> = BTreeMap::new();
+    for repository in repositories {
+        let root = canonical(repository)?;
+        for entry in entries(&root)? {
+            let Some(found) = recognise(&root, &entry) else { continue };
+            let (name, outcome) = found?;
+            if let Some(first) = places.insert(name.clone(), entry.clone()) {
+                scan.candidates.retain(|candidate| candidate.name != name);
+                let fault = RepositoryError::NameClash { name: name.to_string(), first, second: entry };
+                scan.faults.push((name, fault));
+                continue;
+            }
+            match outcome {
+                Ok(candidate) => scan.candidates.push(candidate),
+                Err(fault) => scan.faults.push((name, fault)),
+            }
+        }
+    }
+    Ok(scan)
+}
+
+type Found = (ModelName, Result<Candidate, RepositoryError>);
+
+/// What an entry of a repository is; `None` if it is nothing of ours.
+fn recognise(root: &Path, entry: &Path) -> Option<Result<Found, RepositoryError>> {
+    let text = entry.file_name()?.to_str()?;
+    if text.starts_with('.') {
+        return None;
+    }
+    let bare = entry.extension().is_some_and(|extension| extension == "onnx") && entry.is_file();
+    let stem = if bare { entry.file_stem()?.to_str()? } else { text };
+    if !bare && !entry.is_dir() {
+        tracing::debug!(path = %entry.display(), "neither a model folder nor an .onnx file");
+        return None;
+    }
+    let name = match ModelName::parse(stem) {
+        Ok(name) => name,
+        Err(source) => return Some(Err(RepositoryError::Name { name: stem.to_owned(), source })),
+    };
+    let outcome = if bare { bare_file(root, entry, name.clone()) } else { folder(root, entry, name.clone()) };
+    Some(Ok((name, outcome)))
+}
+
+fn bare_file(root: &Path, file: &Path, name: ModelName) -> Result<Candidate, RepositoryError> {
+    let versions = BTreeMap::from([(Version::FIRST, inside(root, file)?)]);
+    Ok(candidate(root, name, versions, None))
+}
+
+fn candidate(
+    root: &Path,
+    name: ModelName,
+    versions: BTreeMap<Version, PathBuf>,
+    config: Option<ModelConfig>,
+) -> Candidate {
+    let (batching, resources) = (resource::Batching::default(), resource::Resources::default());
+    Candidate { name, root: root.to_owned(), versions, config, batching, resources }
+}
+
+fn folder(root: &Path, folder: &Path, name: ModelName) -> Result<Candidate, RepositoryError> {
+    let path = folder.join("config.pbtxt");
+    let config = if path.exists() { Some(config::read(&inside(root, &path)?, &name)?) } else { None };
+    let file = model_file(config.as_ref(), &path)?;
+    let mut versions = BTreeMap::new();
+    for entry in entries(folder)? {
+        let version = entry.file_name().and_then(|name| name.to_str()).and_then(|name| Version::parse(name).ok());
+        let (Some(version), true) = (version, entry.is_dir()) else { continue };
+        let model = entry.join(&file);
+        // A directory of that name holds the file and its external data.
+        let model = if model.is_dir() { model.join("model.onnx") } else { model };
+        if model.exists() {
+            versions.insert(version, inside(root, &model)?);
+        }
+    }
+    if versions.is_empty() {
+        return Err(RepositoryError::NoVersion { folder: folder.to_owned(), file });
+    }
+    let versions = keep(versions, config.as_ref(), folder)?;
+    Ok(candidate(root, name, versions, config))
+}
+
+fn model_file(config: Option<&ModelConfig>, path: &Path) -> Result<String, RepositoryError> {
+    let named = config.map(|config| config.default_model_filename.as_str()).filter(|name| !name.is_empty());
+    let name = named.unwrap_or("model.onnx");
+    let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    if plain && Path::new(name).components().count() == 1 {
+        return Ok(name.to_owned());
+    }
+    let message = format!("default_model_filename: '{name}' is not the name of a file in the version's folder");
+    Err(RepositoryError::Config { path: path.to_owned(), message })
+}
+
+/// Applies the version policy: the latest one unless it says otherwise.
+fn keep(
+    mut versions: BTreeMap<Version, PathBuf>,
+    config: Option<&ModelConfig>,
+    folder: &Path,
+) -> Result<BTreeMap<Version, PathBuf>, RepositoryError> {
+    let policy = config.and_then(|config| config.version_policy.as_ref()).and_then(|policy| policy.policy_choice.as_ref());
+    let latest = match policy {
+        Some(PolicyChoice::All(_)) => return Ok(versions),
+        Some(PolicyChoice::Specific(specific)) => return pick(versions, &specific.versions, folder),
+        Some(PolicyChoice::Latest(latest)) => latest.num_versions.max(1) as usize,
+        None => 1,
+    };
+    while versions.len() > latest {
+        versions.pop_first();
+    }
+    Ok(versions)
+}
+
+fn pick(
+    versions: BTreeMap<Version, PathBuf>,
+    wanted: &[i64],
+    folder: &Path,
+) -> Result<BTreeMap<Version, PathBuf>, RepositoryError> {
+    let find = |wanted: &i64| {
+        let found = versions.iter().find(|(version, _)| i64::try_from(version.get()) == Ok(*wanted));
+        found.map(|(version, path)| (*version, path.clone())).ok_or_else(|| RepositoryError::MissingVersion {
+            version: *wanted,
+            folder: folder.to_owned(),
+            found: versions.keys().map(Version::to_string).collect::<Vec<_>>().join(", "),
+        })
+    };
+    wanted.iter().map(find).collect()
+}
+
+impl Candidate {
+    /// The model of an `InferenceService` whose document lies in `base`.
+    ///
+    /// # Errors
+    /// The document asks for what a laptop does not have, or its file is not there.
+    pub fn from_service(service: &InferenceService, base: &Path) -> Result<Self, RepositoryError> {
+        let named = &service.metadata.name;
+        let fault = |message: String| RepositoryError::Service { name: named.clone(), message };
+        let name = ModelName::parse(named).map_err(|source| RepositoryError::Name { name: named.clone(), source })?;
+        if let Some(namespace) = service.metadata.namespace.as_deref().filter(|namespace| *namespace != "default") {
+            return Err(fault(format!("namespace '{namespace}' is for a cluster; a laptop has only 'default'")));
+        }
+        if service.spec.replicas == 0 {
+            return Err(fault("replicas is 0, so nothing would serve; write 1 or leave it out".into()));
+        }
+        if service.spec.replicas > 1 {
+            tracing::info!(model = %name, replicas = service.spec.replicas, "one process serves all replicas here");
+        }
+        let path = local_path(&service.spec.model.uri, base).map_err(fault)?;
+        let path = canonical(&path)?;
+        let root = path.parent().unwrap_or(&path).to_owned();
+        let versions = BTreeMap::from([(Version::FIRST, path)]);
+        let (batching, resources) = (service.spec.batching.clone(), service.spec.resources.clone());
+        Ok(Self { name, root, versions, config: None, batching, resources })
+    }
+}
+
+/// The file that a model URI means.
+fn local_path(uri: &str, base: &Path) -> Result<PathBuf, String> {
+    match uri.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
+        Some(("file", _)) => Err(format!("model.uri '{uri}' names a host; write file:///absolute/path")),
+        Some((scheme, _)) => {
+            Err(format!("model.uri '{uri}': '{scheme}' is not a scheme of this version; use file:///... or a relative path"))
+        }
+        None if uri.is_empty() => Err("model.uri is empty; write the path of an .onnx file".into()),
+        None => Ok(base.join(uri)),
+    }
+}
+
+/// Follows links, and refuses to leave `root`.
+fn inside(root: &Path, path: &Path) -> Result<PathBuf, RepositoryError> {
+    let target = canonical(path)?;
+    if target.starts_with(root) {
+        return Ok(target);
+    }
+    Err(RepositoryError::Escape { path: path.to_owned(), target, root: root.to_owned() })
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, RepositoryError> {
+    path.canonicalize().map_err(|source| RepositoryError::Read { path: path.to_owned(), source })
+}
+
+/// Entries of a folder, by name, so that every scan finds the same order.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
+    let fault = |source| RepositoryError::Read { path: folder.to_owned(), source };
+    let read = std::fs::read_dir(folder).map_err(fault)?;
+    let mut paths: Vec<PathBuf> = read.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(fault)?;
+    paths.sort();
+    Ok(paths)
+}
