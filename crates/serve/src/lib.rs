@@ -1,1 +1,24 @@
-//! xebec-serve
+//! The inference protocols on top of core's ports: the Open Inference Protocol over REST and gRPC.
+//!
+//! A protocol turns bytes into an [`InferRequest`](xebec_core::InferRequest) and an answer into bytes; between the two
+//! every call goes one way: peek, admit, route, decode, submit, encode, record ([`call`]). Invariants: nothing of a
+//! tensor is decoded before its caller is admitted; every error goes through [`InferError`](xebec_core::InferError) to
+//! its status; a call whose caller goes away is cancelled upstream.
+//!
+//! Not here: sockets and limits (`xebec-net`), models (`xebec-engine`).
+#![forbid(unsafe_code)]
+
+mod call;
+mod grpc;
+mod http;
+mod model_config;
+mod parameters;
+mod record;
+mod service;
+mod tensor;
+
+pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
+pub use service::{Dialect, Parts, Service, Settings};
+
+/// Extensions of the protocol that are offered, as `/v2` lists them.
+pub const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "parameters"];

@@ -1,0 +1,191 @@
+//! The way of one inference call, the same for every protocol: admit, route, submit, wait, record.
+use crate::{
+    Service,
+    record::{AccessEntry, Protocol},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+use xebec_core::{
+    InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, Version,
+    error::FailureReason,
+    port::{Answer, Upstream},
+};
+
+/// Longest text of a caller that goes into a log.
+const LOGGED_BYTES: usize = 128;
+
+/// Hands an outcome to the task that waits for it; knows when nobody does.
+struct Slot(oneshot::Sender<Result<InferResponse, InferError>>);
+
+impl Answer for Slot {
+    fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn send(self: Box<Self>, outcome: Result<InferResponse, InferError>) {
+        // The caller may have gone between the run and here: then nobody misses the answer.
+        let _ = self.0.send(outcome);
+    }
+}
+
+/// A call that was admitted and has found its revision.
+pub(crate) struct Routed {
+    pub(crate) permit: Permit,
+    pub(crate) upstream: Arc<dyn Upstream>,
+}
+
+/// Reads a version as callers write it: empty means the newest.
+pub(crate) fn version(model: &str, raw: &str) -> Result<Option<Version>, InferError> {
+    if raw.is_empty() {
+        return Ok(None);
+    }
+    Version::parse(raw).map(Some).map_err(|_| InferError::UnknownVersion {
+        model: model.to_owned(),
+        version: raw.chars().take(32).collect(),
+    })
+}
+
+/// Reads a model's name as callers write it.
+pub(crate) fn model_name(raw: &str) -> Result<ModelName, InferError> {
+    let unknown = || InferError::UnknownModel { model: raw.chars().filter(|c| !c.is_control()).take(255).collect() };
+    ModelName::parse(raw).map_err(|_| unknown())
+}
+
+impl Service {
+    /// Admits a caller to a verb.
+    pub(crate) fn admit(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        model: Option<&ModelName>,
+    ) -> Result<Permit, InferError> {
+        Ok(self.0.gate.admit(principal, verb, model)?)
+    }
+
+    /// Admits a caller to a model and finds the revision.
+    pub(crate) fn route(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        model: &str,
+        version_text: &str,
+    ) -> Result<Routed, InferError> {
+        let name = model_name(model)?;
+        let permit = self.admit(principal, verb, Some(&name))?;
+        if verb == Verb::Infer && self.0.drain.is_draining() {
+            return Err(InferError::Draining);
+        }
+        let upstream = self.0.router.route(&permit, version(model, version_text)?)?;
+        Ok(Routed { permit, upstream })
+    }
+
+    /// Submits a request and waits for its answer.
+    pub(crate) async fn run(routed: &Routed, request: InferRequest) -> Result<InferResponse, InferError> {
+        let (sender, receiver) = oneshot::channel();
+        routed.upstream.submit(&routed.permit, request, Box::new(Slot(sender)));
+        receiver.await.unwrap_or_else(|_| Err(InferError::Internal("the model ended without an answer".into())))
+    }
+}
+
+/// Records one inference call, also one whose future is dropped because its caller went away.
+pub(crate) struct Record<'a> {
+    service: &'a Service,
+    principal: &'a Principal,
+    protocol: Protocol,
+    started: Instant,
+    /// As the caller named it.
+    pub(crate) model: String,
+    /// The request's own mark.
+    pub(crate) id: String,
+    pub(crate) bytes_in: usize,
+    pub(crate) routed: Option<Routed>,
+    done: bool,
+}
+
+/// Where the time of an answered call went.
+pub(crate) struct Spent {
+    pub(crate) rows: u64,
+    pub(crate) timings: xebec_core::Timings,
+    pub(crate) decode: Duration,
+    pub(crate) encode: Duration,
+    pub(crate) total: Duration,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn new(service: &'a Service, principal: &'a Principal, protocol: Protocol) -> Self {
+        Self {
+            service,
+            principal,
+            protocol,
+            started: Instant::now(),
+            model: String::new(),
+            id: String::new(),
+            bytes_in: 0,
+            routed: None,
+            done: false,
+        }
+    }
+
+    /// The call was answered.
+    pub(crate) fn succeed(mut self, spent: &Spent, bytes_out: usize) {
+        self.done = true;
+        if let Some(Routed { permit, upstream }) = &self.routed {
+            let tenant = upstream.metrics().tenant(permit.tenant());
+            tenant.succeed(spent.rows, &spent.timings, spent.decode, spent.encode, spent.total);
+        }
+        self.log(200, bytes_out, None);
+    }
+
+    /// The call failed.
+    pub(crate) fn fail(mut self, error: &InferError) {
+        self.done = true;
+        self.count(error);
+        self.log(error.code().http(), 0, Some(&error.to_string()));
+    }
+
+    fn count(&self, error: &InferError) {
+        match &self.routed {
+            Some(Routed { permit, upstream }) => {
+                upstream.metrics().tenant(permit.tenant()).failure(error.failure_reason()).add(1);
+            }
+            None => self.service.0.unrouted.add(error.code()),
+        }
+    }
+
+    fn log(&self, status: u16, bytes_out: usize, error: Option<&str>) {
+        let Some(log) = &self.service.0.access_log else { return };
+        log.record(&AccessEntry {
+            protocol: self.protocol,
+            verb: "infer",
+            model: shortened(&self.model),
+            version: self.routed.as_ref().map_or(0, |routed| routed.upstream.info().version.get()),
+            tenant: self.routed.as_ref().map_or("", |routed| routed.permit.tenant().as_str()),
+            status,
+            request_id: shortened(&self.id),
+            bytes_in: self.bytes_in,
+            bytes_out,
+            duration: self.started.elapsed(),
+            principal: self.principal,
+            error,
+        });
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        debug_assert_eq!(InferError::Cancelled.failure_reason(), FailureReason::Canceled);
+        self.count(&InferError::Cancelled);
+        // nginx's number for a caller that has gone.
+        self.log(499, 0, Some("the caller has gone"));
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LOGGED_BYTES)).unwrap_or(text)
+}

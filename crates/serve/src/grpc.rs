@@ -1,0 +1,247 @@
+//! The protocol over gRPC, and the standard health service.
+//!
+//! # Source
+//! Open Inference Protocol, "GRPC"; gRPC, "GRPC Health Checking Protocol".
+use crate::{
+    EXTENSIONS, Service,
+    call::{Record, Routed, Spent},
+    record::Protocol,
+};
+use futures_util::stream;
+use prost::Message;
+use std::time::Instant;
+use xebec_core::{Code, InferError, Principal, Verb, port::Upstream};
+use xebec_net::{
+    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+    wire::{
+        health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
+        inference::{
+            ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
+            ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+            model_metadata_response::TensorMetadata,
+        },
+    },
+};
+
+mod decode;
+mod encode;
+
+const SERVICE: &str = "inference.GRPCInferenceService";
+const HEALTH: &str = "grpc.health.v1.Health";
+
+/// Methods of the service that are known and not offered.
+const NOT_OFFERED: [&str; 13] = [
+    "ModelStreamInfer",
+    "ModelStatistics",
+    "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
+    "SystemSharedMemoryStatus",
+    "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryRegister",
+    "CudaSharedMemoryUnregister",
+    "TraceSetting",
+    "LogSettings",
+];
+
+const OFFERED: [&str; 7] =
+    ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelInfer"];
+
+fn status(error: &InferError, id: &str) -> GrpcStatus {
+    GrpcStatus { code: error.code().grpc(), message: error.message_for(id) }
+}
+
+fn parse<M: Message + Default>(call: &GrpcCall<'_>) -> Result<M, GrpcStatus> {
+    M::decode(call.message.clone()).map_err(|error| GrpcStatus {
+        code: Code::InvalidArgument.grpc(),
+        message: format!("the message is not what {} takes: {error}", call.path),
+    })
+}
+
+/// Service and method of a path.
+fn method(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix('/')?.split_once('/')
+}
+
+impl GrpcService for Service {
+    fn accept(&self, path: &str) -> Result<(), GrpcStatus> {
+        let message = match method(path) {
+            Some((SERVICE, method)) if OFFERED.contains(&method) => return Ok(()),
+            Some((HEALTH, "Check" | "Watch")) => return Ok(()),
+            Some((SERVICE, method)) if NOT_OFFERED.contains(&method) => {
+                format!("{method} is not offered by this version of xebec")
+            }
+            _ => format!("unknown method {}", path.chars().take(200).collect::<String>()),
+        };
+        Err(GrpcStatus { code: Code::Unsupported.grpc(), message })
+    }
+
+    async fn call(&self, call: GrpcCall<'_>) -> Result<GrpcAnswer, GrpcStatus> {
+        let answer = match method(call.path) {
+            Some((SERVICE, "ModelInfer")) => self.model_infer(&call).await?,
+            Some((HEALTH, "Watch")) => return self.watch(&call),
+            Some((HEALTH, _)) => self.check(&call)?,
+            Some((_, name)) => self.answer_unary(name, &call)?,
+            None => return Err(GrpcStatus { code: Code::Unsupported.grpc(), message: "no method".into() }),
+        };
+        Ok(GrpcAnswer::One(answer))
+    }
+}
+
+impl Service {
+    fn answer_unary(&self, method: &str, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+        let admit = |verb| self.admit(call.principal, verb, None).map_err(|error| status(&error, ""));
+        Ok(match method {
+            "ServerLive" => {
+                admit(Verb::Probe)?;
+                GrpcMessage::encode(&ServerLiveResponse { live: true })
+            }
+            "ServerReady" => {
+                admit(Verb::Probe)?;
+                GrpcMessage::encode(&ServerReadyResponse { ready: self.is_ready() })
+            }
+            "ServerMetadata" => {
+                admit(Verb::ReadServer)?;
+                GrpcMessage::encode(&self.grpc_server_metadata())
+            }
+            "ModelReady" => {
+                let ModelReadyRequest { name, version } = parse(call)?;
+                let routed = self.route(call.principal, Verb::Probe, &name, &version);
+                let ready = match routed {
+                    Ok(_) => !self.0.drain.is_draining(),
+                    Err(error) if error.code() == Code::PermissionDenied => return Err(status(&error, "")),
+                    Err(_) => false,
+                };
+                GrpcMessage::encode(&ModelReadyResponse { ready })
+            }
+            "ModelMetadata" => {
+                let ModelMetadataRequest { name, version } = parse(call)?;
+                let routed = self.read_model(call.principal, &name, &version)?;
+                GrpcMessage::encode(&self.grpc_model_metadata(&routed))
+            }
+            _ => {
+                let ModelConfigRequest { name, version } = parse(call)?;
+                let routed = self.read_model(call.principal, &name, &version)?;
+                GrpcMessage::encode(&ModelConfigResponse { config: Some(routed.upstream.config().clone()) })
+            }
+        })
+    }
+
+    fn read_model(&self, principal: &Principal, name: &str, version: &str) -> Result<Routed, GrpcStatus> {
+        self.route(principal, Verb::ReadModel, name, version).map_err(|error| status(&error, ""))
+    }
+
+    fn grpc_server_metadata(&self) -> ServerMetadataResponse {
+        let settings = &self.0.settings;
+        ServerMetadataResponse {
+            name: settings.server_name.clone(),
+            version: settings.server_version.clone(),
+            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn grpc_model_metadata(&self, routed: &Routed) -> ModelMetadataResponse {
+        let info = routed.upstream.info();
+        let tensors = |tensors: &[xebec_core::model::TensorInfo]| {
+            let one = |tensor: &xebec_core::model::TensorInfo| TensorMetadata {
+                name: tensor.name.to_string(),
+                datatype: tensor.datatype.to_string(),
+                shape: tensor.shape.clone(),
+            };
+            tensors.iter().map(one).collect()
+        };
+        ModelMetadataResponse {
+            name: info.name.to_string(),
+            versions: self.0.router.versions(&routed.permit).iter().map(ToString::to_string).collect(),
+            platform: info.platform.clone(),
+            inputs: tensors(&info.inputs),
+            outputs: tensors(&info.outputs),
+        }
+    }
+
+    fn serving(&self, service: &str) -> Option<ServingStatus> {
+        let known = service.is_empty() || service == SERVICE || service == HEALTH;
+        known.then(|| if self.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing })
+    }
+
+    fn check(&self, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+        let HealthCheckRequest { service } = parse(call)?;
+        self.admit(call.principal, Verb::Probe, None).map_err(|error| status(&error, ""))?;
+        match self.serving(&service) {
+            Some(status) => Ok(GrpcMessage::encode(&HealthCheckResponse { status: status as i32 })),
+            None => Err(GrpcStatus { code: Code::NotFound.grpc(), message: format!("unknown service '{service}'") }),
+        }
+    }
+
+    /// The status now, and again at each change, for as long as the caller listens.
+    fn watch(&self, call: &GrpcCall<'_>) -> Result<GrpcAnswer, GrpcStatus> {
+        let HealthCheckRequest { service } = parse(call)?;
+        self.admit(call.principal, Verb::Probe, None).map_err(|error| status(&error, ""))?;
+        let start = (self.clone(), service, self.0.readiness.clone(), None);
+        let messages = stream::unfold(start, |(this, service, mut readiness, last)| async move {
+            loop {
+                readiness.borrow_and_update();
+                let now = this.serving(&service).unwrap_or(ServingStatus::ServiceUnknown);
+                if last != Some(now) {
+                    let message = GrpcMessage::encode(&HealthCheckResponse { status: now as i32 });
+                    return Some((message, (this, service, readiness, Some(now))));
+                }
+                readiness.changed().await.ok()?;
+            }
+        });
+        Ok(GrpcAnswer::Many(Box::pin(messages)))
+    }
+
+    async fn model_infer(&self, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+        let mut record = Record::new(self, call.principal, Protocol::Grpc);
+        record.bytes_in = call.message.len();
+        match self.infer_over_grpc(call, &mut record).await {
+            Ok((message, spent, bytes_out)) => {
+                record.succeed(&spent, bytes_out);
+                Ok(message)
+            }
+            Err(error) => {
+                let status = status(&error, &record.id);
+                record.fail(&error);
+                Err(status)
+            }
+        }
+    }
+
+    async fn infer_over_grpc(
+        &self,
+        call: &GrpcCall<'_>,
+        record: &mut Record<'_>,
+    ) -> Result<(GrpcMessage, Spent, usize), InferError> {
+        let received = Instant::now();
+        let target = decode::peek(&call.message)?;
+        record.model = target.model.to_owned();
+        let routed = record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
+        let request = decode::request(call.message.clone(), routed.upstream.info(), received, &mut record.id)?;
+        let rows = rows(&*routed.upstream, &request);
+        let decoded = Instant::now();
+        let response = Self::run(routed, request).await?;
+        let answered = Instant::now();
+        let (message, bytes_out) = encode::response(routed.upstream.info(), &record.id, &response)?;
+        let done = Instant::now();
+        let spent = Spent {
+            rows,
+            timings: response.timings,
+            decode: decoded - received,
+            encode: done - answered,
+            total: done - received,
+        };
+        Ok((message, spent, bytes_out))
+    }
+}
+
+/// Rows of a request, for the count of inferences.
+pub(crate) fn rows(upstream: &dyn Upstream, request: &xebec_core::InferRequest) -> u64 {
+    if upstream.info().max_batch_size == 0 {
+        return 1;
+    }
+    let first = request.inputs.first().and_then(|tensor| tensor.shape.first());
+    first.and_then(|rows| u64::try_from(*rows).ok()).unwrap_or(1)
+}

@@ -1,0 +1,152 @@
+//! The protocol over REST.
+//!
+//! # Source
+//! Open Inference Protocol, "HTTP/REST"; Triton's "Binary tensor data extension" and its table of paths.
+use crate::{EXTENSIONS, Service, call::Routed};
+use answer::{error, json};
+use bytes::Bytes;
+use http::{Method, Response, request::Parts};
+use path::{Target, Verb as Wanted};
+use serde_json::{Value, json};
+use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo, port::ModelState};
+use xebec_net::{body::Body, service::HttpService};
+
+mod answer;
+mod infer;
+mod path;
+mod request;
+
+impl HttpService for Service {
+    async fn call(&self, principal: &Principal, head: Parts, body: Body) -> Response<Bytes> {
+        let target = match path::parse(head.uri.path()) {
+            Ok(target) => target,
+            Err(fault) => return error(&fault, ""),
+        };
+        if let Err(fault) = allow(&target, &head.method) {
+            return error(&fault, "");
+        }
+        if let Target::Model { verb: Wanted::Infer, model, version } = &target {
+            return self.infer(principal, model, version, &head, body).await;
+        }
+        self.describe(principal, &target).unwrap_or_else(|fault| {
+            self.0.unrouted.add(fault.code());
+            error(&fault, "")
+        })
+    }
+}
+
+/// Checks the method. What is not offered is refused by name whatever the method.
+fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
+    let (fits, allow) = match target {
+        Target::NotOffered(_) => (true, ""),
+        Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
+        _ => (method == Method::GET || method == Method::HEAD, "GET"),
+    };
+    if fits { Ok(()) } else { Err(InferError::WrongMethod { allow }) }
+}
+
+impl Service {
+    fn describe(&self, principal: &Principal, target: &Target) -> Result<Response<Bytes>, InferError> {
+        match target {
+            Target::Server => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                Ok(json(200, &self.rest_server_metadata()))
+            }
+            Target::Live => {
+                self.admit(principal, Verb::Probe, None)?;
+                Ok(json(200, &json!({"live": true})))
+            }
+            Target::Ready => {
+                self.admit(principal, Verb::Probe, None)?;
+                let ready = self.is_ready();
+                let status = if ready { 200 } else { self.0.dialect.not_ready() };
+                Ok(json(status, &json!({"ready": ready})))
+            }
+            Target::Models => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                Ok(json(200, &self.models()))
+            }
+            Target::Model { verb, model, version } => self.describe_model(principal, *verb, model, version),
+            Target::NotOffered(what) => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                Err(InferError::Unsupported {
+                    what: format!("{what} is not offered by this version of xebec"),
+                    hint: Some("GET /v2 lists the extensions that are".into()),
+                })
+            }
+        }
+    }
+
+    fn describe_model(
+        &self,
+        principal: &Principal,
+        verb: Wanted,
+        model: &str,
+        version: &str,
+    ) -> Result<Response<Bytes>, InferError> {
+        match verb {
+            Wanted::Ready => {
+                let routed = self.route(principal, Verb::Probe, model, version);
+                match routed {
+                    Ok(_) if !self.0.drain.is_draining() => Ok(json(200, &json!({"name": model, "ready": true}))),
+                    Err(fault) if fault.code() == Code::PermissionDenied => Err(fault),
+                    Ok(_) | Err(_) => {
+                        let error = json!({"error": "Model version not ready", "ready": false});
+                        Ok(json(self.0.dialect.not_ready(), &error))
+                    }
+                }
+            }
+            Wanted::Config => {
+                let routed = self.route(principal, Verb::ReadModel, model, version)?;
+                Ok(answer::bytes(200, crate::model_config::json(routed.upstream.config())?.into()))
+            }
+            Wanted::Metadata | Wanted::Infer => {
+                let routed = self.route(principal, Verb::ReadModel, model, version)?;
+                Ok(json(200, &self.rest_metadata(&routed)))
+            }
+        }
+    }
+
+    fn rest_server_metadata(&self) -> Value {
+        let engine = self.0.router.engine();
+        json!({
+            "name": self.0.settings.server_name,
+            "version": self.0.settings.server_version,
+            "extensions": EXTENSIONS,
+            "engine": {"name": engine.name, "version": engine.version, "reason": engine.reason},
+        })
+    }
+
+    fn models(&self) -> Value {
+        let rows = self.0.router.models();
+        let row = |row: &xebec_core::port::ModelRow| {
+            let (state, reason) = match &row.state {
+                ModelState::Loading => ("LOADING", None),
+                ModelState::Ready => ("READY", None),
+                ModelState::Unavailable(reason) => ("UNAVAILABLE", Some(reason.clone())),
+            };
+            json!({
+                "name": row.name.as_str(),
+                "version": row.version.map(|version| version.to_string()).unwrap_or_default(),
+                "state": state,
+                "reason": reason.unwrap_or_default(),
+            })
+        };
+        json!({"models": rows.iter().map(row).collect::<Vec<_>>()})
+    }
+
+    fn rest_metadata(&self, routed: &Routed) -> Value {
+        let info = routed.upstream.info();
+        let tensor = |tensor: &TensorInfo| {
+            json!({"name": &*tensor.name, "datatype": tensor.datatype.as_str(), "shape": tensor.shape})
+        };
+        let versions = self.0.router.versions(&routed.permit);
+        json!({
+            "name": info.name.as_str(),
+            "versions": versions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "platform": info.platform,
+            "inputs": info.inputs.iter().map(tensor).collect::<Vec<_>>(),
+            "outputs": info.outputs.iter().map(tensor).collect::<Vec<_>>(),
+        })
+    }
+}

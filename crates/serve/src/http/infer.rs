@@ -1,0 +1,162 @@
+//! The infer verb over REST: headers, body, compression, and the record of how it ended.
+use super::{
+    answer::{self, JSON_LENGTH, error},
+    request,
+};
+use crate::{
+    Service,
+    call::{Record, Spent},
+    grpc::rows,
+    record::Protocol,
+    tensor::json_out,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
+use std::time::Instant;
+use xebec_core::{InferError, Principal, Verb};
+use xebec_net::body::{Body, Encoding, ReadError};
+
+/// The flag that sets the limit of a body.
+const FLAG: &str = "--http-max-input-size";
+
+impl Service {
+    pub(super) async fn infer(
+        &self,
+        principal: &Principal,
+        model: &str,
+        version: &str,
+        head: &Parts,
+        body: Body,
+    ) -> Response<Bytes> {
+        let mut record = Record::new(self, principal, Protocol::Http);
+        model.clone_into(&mut record.model);
+        match self.infer_over_http(principal, version, head, body, &mut record).await {
+            Ok((response, spent)) => {
+                let bytes_out = response.body().len();
+                record.succeed(&spent, bytes_out);
+                response
+            }
+            Err(fault) => {
+                let mut response = error(&fault, &record.id);
+                if matches!(&fault, InferError::Unsupported { what, .. } if what.starts_with("content encoding")) {
+                    response = answer::with_accepted_encodings(response);
+                }
+                record.fail(&fault);
+                response
+            }
+        }
+    }
+
+    async fn infer_over_http(
+        &self,
+        principal: &Principal,
+        version: &str,
+        head: &Parts,
+        body: Body,
+        record: &mut Record<'_>,
+    ) -> Result<(Response<Bytes>, Spent), InferError> {
+        let model = record.model.clone();
+        let routed = record.routed.insert(self.route(principal, Verb::Infer, &model, version)?);
+        let encoding = content_encoding(&head.headers)?;
+        let limit = self.0.settings.max_body_bytes;
+        let body = body.read(limit).await.map_err(unreadable)?;
+        let received = Instant::now();
+        record.bytes_in = body.len();
+        let body = match encoding {
+            Some(encoding) => encoding.decompress(&body, limit).map_err(unreadable)?,
+            None => body,
+        };
+        let json_length = json_length(&head.headers, body.len())?;
+        let info = routed.upstream.info();
+        let depth = self.0.settings.max_json_depth;
+        let parsed = request::parse(&body, json_length, info, depth, received, &mut record.id)?;
+        let rows = rows(&*routed.upstream, &parsed.request);
+        let decoded = Instant::now();
+        let response = Self::run(routed, parsed.request).await?;
+        let answered = Instant::now();
+        let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary)?;
+        let mut response_http = match split {
+            Some(json_length) => answer::with_tensors(json_length, bytes),
+            None => answer::bytes(200, bytes),
+        };
+        compress(&head.headers, &mut response_http);
+        let done = Instant::now();
+        let spent = Spent {
+            rows,
+            timings: response.timings,
+            decode: decoded - received,
+            encode: done - answered,
+            total: done - received,
+        };
+        Ok((response_http, spent))
+    }
+}
+
+fn unreadable(fault: ReadError) -> InferError {
+    match fault {
+        ReadError::TooLarge { limit_bytes } => {
+            InferError::TooLarge { what: "request body", limit_bytes: limit_bytes as u64, flag: FLAG }
+        }
+        ReadError::NoRoom => InferError::NotReady(fault.to_string()),
+        ReadError::TooManyPieces { .. } | ReadError::Broken(_) | ReadError::Corrupt { .. } => {
+            InferError::invalid(fault.to_string())
+        }
+    }
+}
+
+fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
+    let token = value.to_str().unwrap_or_default();
+    if token.is_empty() || token.eq_ignore_ascii_case("identity") {
+        return Ok(None);
+    }
+    Encoding::parse(token).map(Some).ok_or_else(|| InferError::Unsupported {
+        what: format!("content encoding '{}' is not offered", token.chars().take(40).collect::<String>()),
+        hint: Some("send the body plain, as gzip or as deflate".into()),
+    })
+}
+
+/// Where the JSON ends and binary tensors begin.
+fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(body) };
+    let text = value.to_str().unwrap_or_default();
+    let length: usize = text.parse().map_err(|_| {
+        InferError::invalid(format!(
+            "header Inference-Header-Content-Length is '{}', which is not a number of bytes",
+            text.chars().take(40).collect::<String>()
+        ))
+    })?;
+    if length == 0 {
+        return Err(InferError::Unsupported {
+            what: "raw binary requests (Inference-Header-Content-Length: 0) are not offered by this version".into(),
+            hint: Some("send a JSON header that names the input, its shape and its datatype".into()),
+        });
+    }
+    if length > body {
+        return Err(InferError::invalid_hint(
+            format!("header Inference-Header-Content-Length is {length}, but the body has {body} bytes"),
+            "it is the size of the JSON at the body's start",
+        ));
+    }
+    Ok(length)
+}
+
+/// Compresses the answer if the caller takes it so.
+fn compress(headers: &HeaderMap, response: &mut Response<Bytes>) {
+    let Some(encoding) = accepted(headers) else { return };
+    *response.body_mut() = encoding.compress(response.body());
+    response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.as_str()));
+}
+
+/// The first encoding of `Accept-Encoding` that is ours and not refused by `q=0`.
+///
+/// # Source
+/// RFC 9110, section 12.5.3. Order stands for preference where qualities are equal; no client known sends others.
+fn accepted(headers: &HeaderMap) -> Option<Encoding> {
+    let value = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
+    value.split(',').find_map(|offer| {
+        let (token, quality) = offer.split_once(';').unwrap_or((offer, ""));
+        let refused = quality.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()) == Some(0.0);
+        Encoding::parse(token).filter(|_| !refused)
+    })
+}

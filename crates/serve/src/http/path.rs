@@ -1,0 +1,121 @@
+//! Paths of the protocol, read once into what they mean.
+//!
+//! A model's name is percent-decoded once, as one segment: an encoded slash is part of a name, never of a path.
+use percent_encoding::percent_decode_str;
+use xebec_core::InferError;
+
+/// What a path means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Server,
+    Live,
+    Ready,
+    Models,
+    Model { verb: Verb, model: String, version: String },
+    /// Known, but not offered, by name.
+    NotOffered(String),
+}
+
+/// What is wanted of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Metadata,
+    Ready,
+    Config,
+    Infer,
+}
+
+/// Reads a path.
+///
+/// # Errors
+/// [`InferError::UnknownPath`] for one that the protocol does not have.
+pub(super) fn parse(path: &str) -> Result<Target, InferError> {
+    let unknown = || InferError::UnknownPath { path: path.chars().take(200).collect() };
+    let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;
+    let segments: Vec<&str> = rest.trim_end_matches('/').split('/').skip(1).collect();
+    match segments.as_slice() {
+        [] => Ok(Target::Server).and_then(|target| if rest.is_empty() || rest == "/" { Ok(target) } else { Err(unknown()) }),
+        ["health", "live"] => Ok(Target::Live),
+        ["health", "ready"] => Ok(Target::Ready),
+        ["models"] => Ok(Target::Models),
+        ["models", "stats"] => Ok(Target::NotOffered("statistics of all models".into())),
+        ["models", model, "versions", version, verb @ ..] => target(model, version, verb).ok_or_else(unknown),
+        ["models", model, verb @ ..] => target(model, "", verb).ok_or_else(unknown),
+        ["repository", .., "index"] => Ok(Target::NotOffered("the repository index".into())),
+        ["repository", .., "models", _, verb @ ("load" | "unload")] => {
+            Ok(Target::NotOffered(format!("the repository verb '{verb}'")))
+        }
+        ["systemsharedmemory", ..] => Ok(Target::NotOffered("system shared memory".into())),
+        ["cudasharedmemory", ..] => Ok(Target::NotOffered("CUDA shared memory".into())),
+        ["trace", "setting"] => Ok(Target::NotOffered("the trace setting".into())),
+        ["logging"] => Ok(Target::NotOffered("the log setting".into())),
+        _ => Err(unknown()),
+    }
+}
+
+fn target(model: &str, version: &str, verb: &[&str]) -> Option<Target> {
+    let verb = match verb {
+        [] => Verb::Metadata,
+        ["ready"] => Verb::Ready,
+        ["config"] => Verb::Config,
+        ["infer"] => Verb::Infer,
+        ["stats"] => return Some(Target::NotOffered("statistics of a model".into())),
+        ["generate"] => return Some(Target::NotOffered("the verb 'generate'".into())),
+        ["generate_stream"] => return Some(Target::NotOffered("the verb 'generate_stream'".into())),
+        ["trace", "setting"] => return Some(Target::NotOffered("the trace setting of a model".into())),
+        _ => return None,
+    };
+    // What is not UTF-8 becomes a name that no model has.
+    let decode = |raw: &str| percent_decode_str(raw).decode_utf8_lossy().into_owned();
+    Some(Target::Model { verb, model: decode(model), version: decode(version) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(verb: Verb, model: &str, version: &str) -> Target {
+        Target::Model { verb, model: model.into(), version: version.into() }
+    }
+
+    #[test]
+    fn every_path_of_the_protocol_is_read() {
+        let cases = [
+            ("/v2", Target::Server),
+            ("/v2/", Target::Server),
+            ("/v2/health/live", Target::Live),
+            ("/v2/health/ready", Target::Ready),
+            ("/v2/models", Target::Models),
+            ("/v2/models/m", model(Verb::Metadata, "m", "")),
+            ("/v2/models/m/versions/3/infer", model(Verb::Infer, "m", "3")),
+            ("/v2/models/m/ready", model(Verb::Ready, "m", "")),
+            ("/v2/models/a%20b/config", model(Verb::Config, "a b", "")),
+            ("/v2/models/..%2f..%2fetc/infer", model(Verb::Infer, "../../etc", "")),
+        ];
+        for (path, want) in cases {
+            assert_eq!(parse(path), Ok(want), "{path}");
+        }
+        for path in ["/", "/v1/models", "/v2x", "/v2/health", "/v2/models/m/nothing", "/v2/models/m/infer/x"] {
+            assert!(matches!(parse(path), Err(InferError::UnknownPath { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_triton_has_and_this_server_has_not_is_named() {
+        for path in [
+            "/v2/models/m/stats",
+            "/v2/models/stats",
+            "/v2/models/m/generate",
+            "/v2/models/m/generate_stream",
+            "/v2/models/m/trace/setting",
+            "/v2/repository/index",
+            "/v2/repository/models/m/load",
+            "/v2/systemsharedmemory/region/r/register",
+            "/v2/cudasharedmemory/status",
+            "/v2/trace/setting",
+            "/v2/logging",
+        ] {
+            assert!(matches!(parse(path), Ok(Target::NotOffered(_))), "{path}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Request parameters, with the meaning that both transports give them.
+//!
+//! What the protocol reserves is honoured or refused by name; a caller's own parameters mean nothing here.
+use std::time::Duration;
+use xebec_core::InferError;
+
+/// The value of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Bool(bool),
+    Whole(i64),
+    Real,
+    Text(String),
+}
+
+/// Parameters of a whole request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RequestParameters {
+    /// How long it may wait.
+    pub(crate) timeout: Option<Duration>,
+    /// Whether outputs are binary unless they say otherwise.
+    pub(crate) binary_output: bool,
+}
+
+/// Parameters of one input or requested output.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct TensorParameters {
+    /// Bytes of the input after the JSON.
+    pub(crate) binary_size: Option<usize>,
+    /// Whether this output is binary.
+    pub(crate) binary: Option<bool>,
+}
+
+fn unsupported(what: impl Into<String>, hint: &str) -> InferError {
+    InferError::Unsupported { what: what.into(), hint: Some(hint.to_owned()) }
+}
+
+fn wrong(name: &str, wants: &str) -> InferError {
+    InferError::invalid(format!("parameter '{name}' must be {wants}"))
+}
+
+impl RequestParameters {
+    /// Takes one parameter in.
+    pub(crate) fn take(&mut self, name: &str, value: &Value) -> Result<(), InferError> {
+        match (name, value) {
+            ("binary_data_output", Value::Bool(binary)) => self.binary_output = *binary,
+            ("binary_data_output", _) => return Err(wrong(name, "true or false")),
+            ("timeout", Value::Whole(microseconds)) => {
+                let microseconds = u64::try_from(*microseconds).map_err(|_| wrong(name, "a number of microseconds"))?;
+                self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
+            }
+            ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
+            ("priority", Value::Whole(0)) => (),
+            ("priority", Value::Whole(_)) => {
+                return Err(unsupported("parameter 'priority' is not offered by this version", "leave it out, or send 0"));
+            }
+            ("sequence_id", Value::Whole(0)) | ("sequence_start" | "sequence_end", Value::Bool(false)) => (),
+            ("sequence_id", Value::Text(id)) if id.is_empty() => (),
+            ("sequence_id" | "sequence_start" | "sequence_end", _) => {
+                let hint = "keep the state in the client and send it with each request";
+                return Err(unsupported(format!("parameter '{name}': stateful models are not offered by this version"), hint));
+            }
+            _ if name.starts_with("triton_") => {
+                return Err(InferError::invalid_hint(
+                    format!("parameter keys starting with 'triton_' are reserved for Triton usage: '{name}'"),
+                    "give it another name",
+                ));
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+impl TensorParameters {
+    /// Takes one parameter of the tensor `tensor` in.
+    pub(crate) fn take(&mut self, tensor: &str, name: &str, value: &Value) -> Result<(), InferError> {
+        match (name, value) {
+            ("binary_data_size", Value::Whole(size)) => {
+                self.binary_size = Some(usize::try_from(*size).map_err(|_| wrong(name, "a number of bytes"))?);
+            }
+            ("binary_data_size", _) => return Err(wrong(name, "a number of bytes")),
+            ("binary_data", Value::Bool(binary)) => self.binary = Some(*binary),
+            ("binary_data", _) => return Err(wrong(name, "true or false")),
+            ("classification", Value::Whole(0)) => (),
+            ("classification", _) => {
+                let what = format!("parameter 'classification' of output '{tensor}' is not offered by this version");
+                return Err(unsupported(what, "ask for the scores and sort them in the client"));
+            }
+            ("shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset", _) => {
+                let what = format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");
+                return Err(unsupported(what, "send the data with the request"));
+            }
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xebec_core::Code;
+
+    #[test]
+    fn what_is_not_offered_is_refused_by_name_and_what_means_nothing_is_not() {
+        let mut parameters = RequestParameters::default();
+        for (name, value) in [
+            ("sequence_id", Value::Whole(7)),
+            ("sequence_id", Value::Text("a".into())),
+            ("sequence_start", Value::Bool(true)),
+            ("priority", Value::Whole(2)),
+        ] {
+            let error = parameters.take(name, &value).unwrap_err();
+            assert_eq!(error.code(), Code::Unsupported, "{name}");
+            assert!(error.to_string().contains(name));
+        }
+        assert_eq!(parameters.take("triton_x", &Value::Whole(1)).unwrap_err().code(), Code::InvalidArgument);
+        for (name, value) in
+            [("sequence_id", Value::Whole(0)), ("priority", Value::Whole(0)), ("my_own", Value::Real)]
+        {
+            parameters.take(name, &value).unwrap();
+        }
+        assert_eq!(parameters, RequestParameters::default());
+    }
+
+    #[test]
+    fn a_timeout_is_in_microseconds_and_zero_means_none() {
+        let mut parameters = RequestParameters::default();
+        parameters.take("timeout", &Value::Whole(1500)).unwrap();
+        assert_eq!(parameters.timeout, Some(Duration::from_micros(1500)));
+        parameters.take("timeout", &Value::Whole(0)).unwrap();
+        assert_eq!(parameters.timeout, None);
+        assert!(parameters.take("timeout", &Value::Whole(-1)).is_err());
+    }
+}
