@@ -1,0 +1,350 @@
+//! Configuration: defaults, then a file, then `XEBEC_*`, then flags, into one checked value.
+//!
+//! Invariant: [`load`] reports every fault it can find in one pass, and nothing is opened or bound before it is done.
+use flags::{FileSettings, Flags, SETTINGS, Text};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+use xebec_core::resource::Objective;
+use xebec_engine::{backend::library, repository::complete::Defaults};
+use xebec_net::limits::Limits;
+use xebec_serve::Dialect;
+
+pub mod flags;
+pub mod machine;
+
+#[cfg(test)]
+mod tests;
+
+/// Everything that was wrong.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<String>);
+
+impl Faults {
+    /// Notes a fault.
+    pub fn add(&mut self, fault: impl Into<String>) {
+        self.0.push(fault.into());
+    }
+
+    /// Whether all is right.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The faults, in the order found.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Prints them.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let count = self.0.len();
+        writeln!(out, "error: the configuration has {count} fault{}", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|fault| writeln!(out, "  - {fault}"))
+    }
+}
+
+/// One listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where; `None` if it is switched off.
+    pub address: Option<SocketAddr>,
+}
+
+/// Form of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// For people.
+    Text,
+    /// For machines, a JSON object a line.
+    Json,
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folders of models; empty with `up`.
+    pub repositories: Vec<PathBuf>,
+    /// HTTP.
+    pub http: Listener,
+    /// gRPC.
+    pub grpc: Listener,
+    /// Metrics.
+    pub metrics: Listener,
+    /// Listeners off loopback are allowed.
+    pub insecure: bool,
+    /// How the HTTP listener behaves.
+    pub dialect: Dialect,
+    /// Name in the server's metadata.
+    pub server_name: String,
+    /// I/O threads.
+    pub io_threads: usize,
+    /// A model that cannot be served ends the server.
+    pub exit_on_error: bool,
+    /// A model that cannot be served makes the server not ready.
+    pub strict_readiness: bool,
+    /// What models get that do not say.
+    pub defaults: Defaults,
+    /// Where the engine's library may be.
+    pub search: library::Search,
+    /// Limits of the network side.
+    pub limits: Limits,
+    /// Largest body of HTTP, in bytes.
+    pub max_body_bytes: usize,
+    /// Deepest nesting of JSON.
+    pub max_json_depth: usize,
+    /// Time that requests in flight get to finish.
+    pub exit_timeout: Duration,
+    /// Form of the log.
+    pub log_form: LogForm,
+    /// Levels of the log.
+    pub log_level: String,
+    /// Form of the access log, if there is one.
+    pub access_log: Option<LogForm>,
+    /// Where the access log goes; standard error if `None`.
+    pub access_log_file: Option<PathBuf>,
+    /// Every setting in force, as text.
+    effective: Vec<(&'static str, String)>,
+}
+
+impl Config {
+    /// Prints every setting in force.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "configuration is valid")?;
+        for folder in &self.repositories {
+            writeln!(out, "model-repository: {}", folder.display())?;
+        }
+        self.effective.iter().try_for_each(|(name, value)| writeln!(out, "{name}: {value}"))
+    }
+}
+
+/// Merges all layers and checks them. `None` if anything is wrong; all of it is in `faults`.
+pub fn load(flags: Flags, wants_repository: bool, faults: &mut Faults) -> Option<Config> {
+    let file = match &flags.config {
+        Some(path) => read_file(path, faults),
+        None => FileSettings::default(),
+    };
+    let flags = flags.over(file);
+    let mut reader = Reader::new(&flags, faults);
+    let config = reader.config(&flags, wants_repository);
+    faults.is_empty().then_some(config)
+}
+
+fn read_file(path: &Path, faults: &mut Faults) -> FileSettings {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            faults.add(format!("--config: cannot read {}: {error}", path.display()));
+            return FileSettings::default();
+        }
+    };
+    if text.trim().is_empty() {
+        return FileSettings::default();
+    }
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| {
+        faults.add(format!("{}: {error}", path.display()));
+        FileSettings::default()
+    })
+}
+
+/// Reads settings by name, noting what is wrong and going on with the default.
+struct Reader<'a> {
+    written: HashMap<&'static str, &'a Text>,
+    faults: &'a mut Faults,
+    effective: Vec<(&'static str, String)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(flags: &'a Flags, faults: &'a mut Faults) -> Self {
+        Self { written: flags.written().into_iter().collect(), faults, effective: Vec::new() }
+    }
+
+    /// The text of a setting, written or default.
+    fn text(&mut self, name: &str) -> &'a str {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        let Some(setting) = setting else { return "" };
+        let text = self.written.get(name).map_or(setting.default, |text| text.0.as_str());
+        if !text.is_empty() {
+            self.effective.push((setting.name, text.to_owned()));
+        }
+        text
+    }
+
+    fn fault(&mut self, name: &str, text: &str, wants: &str) {
+        let variable = SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.variable);
+        self.faults.add(format!("--{name} ({variable}) is '{text}', but must be {wants}"));
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &str, wants: &str, fits: impl Fn(&T) -> bool) -> Option<T> {
+        let text = self.text(name);
+        let value = text.parse().ok().filter(fits);
+        if value.is_none() {
+            self.fault(name, text, wants);
+        }
+        value
+    }
+
+    fn count(&mut self, name: &str, least: usize, most: usize) -> usize {
+        let wants = format!("a whole number from {least} to {most}");
+        self.parse(name, &wants, |n: &usize| (least..=most).contains(n)).unwrap_or(least)
+    }
+
+    fn seconds(&mut self, name: &str) -> Duration {
+        let wants = "a number of seconds from 0.1 to 86400";
+        let value = self.parse(name, wants, |n: &f64| (0.1..=86_400.0).contains(n));
+        Duration::from_secs_f64(value.unwrap_or(1.0))
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        self.word(name, &[("true", true), ("false", false), ("1", true), ("0", false)]).unwrap_or(true)
+    }
+
+    fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(name);
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.fault(name, text, &format!("one of {}", known.join(", ")));
+        }
+        found
+    }
+
+    /// A number, or `None` for `auto`.
+    fn auto(&mut self, name: &str, most: usize) -> Option<usize> {
+        let text = self.text(name);
+        if text == "auto" {
+            return None;
+        }
+        let value = text.parse().ok().filter(|n| (1..=most).contains(n));
+        if value.is_none() {
+            self.fault(name, text, &format!("'auto' or a whole number from 1 to {most}"));
+        }
+        value
+    }
+
+    fn listener(&mut self, protocol: &str, insecure: bool) -> Listener {
+        let on = self.flag(&format!("allow-{protocol}"));
+        let address = format!("{protocol}-address");
+        let ip: Option<IpAddr> = self.parse(&address, "an IP address such as 127.0.0.1 or ::1", |_| true);
+        let port: Option<u16> = self.parse(&format!("{protocol}-port"), "a port from 0 to 65535", |_| true);
+        let Some((ip, port)) = ip.zip(port) else { return Listener { address: None } };
+        if on && !ip.to_canonical().is_loopback() && !insecure {
+            self.faults.add(format!(
+                "--{address} is {ip}, which is not loopback: this version has no TLS and no credentials, so anybody who reaches it could use it; put a proxy with both before it, or say --i-know-this-is-insecure"
+            ));
+        }
+        Listener { address: on.then(|| SocketAddr::new(ip, port)) }
+    }
+
+    fn config(&mut self, flags: &Flags, wants_repository: bool) -> Config {
+        let insecure = match flags.i_know_this_is_insecure.as_ref().map(|text| text.0.as_str()) {
+            None | Some("false" | "0") => false,
+            Some("true" | "1" | "") => true,
+            Some(other) => {
+                self.faults.add(format!("--i-know-this-is-insecure is '{other}', but must be true or false"));
+                false
+            }
+        };
+        self.repositories(flags, wants_repository);
+        let mode = [("none", ()), ("poll", ()), ("explicit", ())];
+        if self.word("model-control-mode", &mode).is_some() && self.text("model-control-mode") != "none" {
+            self.faults.add("--model-control-mode: this version loads all models at start; leave it out or write none");
+        }
+        self.effective.dedup();
+        let cores = machine::cores();
+        let io_threads = self.auto("io-threads", 1024).unwrap_or(cores);
+        let http = self.listener("http", insecure);
+        let grpc = self.listener("grpc", insecure);
+        let metrics = self.listener("metrics", insecure);
+        if http.address.is_none() && grpc.address.is_none() && self.faults.is_empty() {
+            self.faults.add("--allow-http and --allow-grpc are both false, so nothing would be served");
+        }
+        let forms = [("text", LogForm::Text), ("json", LogForm::Json)];
+        let access_log = self.word("access-log", &[("off", None), ("text", Some(LogForm::Text)), ("json", Some(LogForm::Json))]);
+        let dialects = [("triton", Dialect::Triton), ("kserve", Dialect::KServe)];
+        let objectives = [("throughput", Objective::Throughput), ("latency", Objective::Latency)];
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Config {
+            repositories: flags.model_repository.clone(),
+            http,
+            grpc,
+            metrics,
+            insecure,
+            dialect: self.word("http-dialect", &dialects).unwrap_or_default(),
+            server_name: self.text("server-name").to_owned(),
+            io_threads,
+            exit_on_error: self.flag("exit-on-error"),
+            strict_readiness: self.flag("strict-readiness"),
+            defaults: Defaults {
+                max_batch_size: small(self.count("default-max-batch-size", 0, 1 << 20)),
+                max_queue: self.count("default-max-queue-size", 1, 1 << 20),
+                cores: small(io_threads),
+                instances: self.auto("instances", 1024).map(small),
+                objective: self.word("objective", &objectives).unwrap_or_default(),
+            },
+            search: self.search(),
+            limits: self.limits(),
+            max_body_bytes: self.count("http-max-input-size", 1, 1 << 40),
+            max_json_depth: self.count("max-json-depth", 1, 100),
+            exit_timeout: self.seconds("exit-timeout-secs"),
+            log_form: self.word("log-format", &forms).unwrap_or(LogForm::Text),
+            log_level: self.log_level(),
+            access_log: access_log.flatten(),
+            access_log_file: Some(self.text("access-log-file")).filter(|text| !text.is_empty()).map(PathBuf::from),
+            effective: std::mem::take(&mut self.effective),
+        }
+    }
+
+    fn repositories(&mut self, flags: &Flags, wanted: bool) {
+        match (wanted, flags.model_repository.as_slice()) {
+            (true, []) => self.faults.add("--model-repository is missing: name a folder of models"),
+            (true, folders) => {
+                for folder in folders.iter().filter(|folder| !folder.is_dir()) {
+                    self.faults.add(format!("--model-repository {} is not a folder", folder.display()));
+                }
+            }
+            (false, []) => (),
+            (false, _) => self.faults.add("--model-repository is for 'serve'; 'up' takes models from its YAML files"),
+        }
+    }
+
+    fn search(&mut self) -> library::Search {
+        let flag = Some(self.text("onnxruntime-library")).filter(|text| !text.is_empty()).map(PathBuf::from);
+        machine::search(flag)
+    }
+
+    fn limits(&mut self) -> Limits {
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Limits {
+            max_connections: self.count("max-connections", 1, 1 << 20),
+            max_header_bytes: small(self.count("max-header-bytes", 8192, 1 << 20)),
+            header_timeout: self.seconds("header-timeout-secs"),
+            idle_timeout: self.seconds("idle-timeout-secs"),
+            stall_timeout: self.seconds("stall-timeout-secs"),
+            max_message_bytes: self.count("grpc-max-message-size", 1, (1 << 31) - 1),
+            max_buffered_bytes: self.count("max-buffered-bytes", 1 << 20, 1 << 40),
+            max_concurrent_streams: small(self.count("grpc-max-concurrent-streams", 1, 100_000)),
+            max_pending_resets: self.count("grpc-max-pending-resets", 1, 100_000),
+            ..Limits::default()
+        }
+    }
+
+    fn log_level(&mut self) -> String {
+        let text = self.text("log-level");
+        if text.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            self.fault("log-level", text, "error, warn, info, debug, trace, or filters such as info,xebec_engine=debug");
+        }
+        text.to_owned()
+    }
+}

@@ -1,0 +1,207 @@
+//! Every setting once: a flag, a variable and a key of the file, still as text.
+//!
+//! Text on purpose: what a setting means is decided in one pass over all layers, so that all faults are told at once.
+use clap::Args;
+use serde::{Deserialize, Deserializer, de};
+use std::{fmt, path::PathBuf};
+
+/// One value as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(pub String);
+
+impl From<&str> for Text {
+    fn from(raw: &str) -> Self {
+        Self(raw.to_owned())
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+        impl de::Visitor<'_> for Scalar {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a single value")
+            }
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Text, E> {
+                Ok(Text(value.to_owned()))
+            }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+        }
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+/// A setting that has a flag, a variable and a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Name of the flag without dashes, and of the key.
+    pub name: &'static str,
+    /// Name of the variable.
+    pub variable: &'static str,
+    /// Default, as text; empty if there is none.
+    pub default: &'static str,
+}
+
+macro_rules! settings {
+    ($($heading:literal { $(
+        $(#[doc = $help:literal])* $field:ident = $name:literal $variable:literal $value:literal $default:literal $(alias $alias:literal)? ;
+    )* })*) => {
+        /// Flags of `serve` and `up`. All optional here; defaults are in [`SETTINGS`].
+        #[derive(Clone, Debug, Default, Args)]
+        pub struct Flags {
+            /// Check the configuration, print what would be in force, and end.
+            #[arg(long)]
+            pub check_config: bool,
+            /// A YAML file of settings: the flags' names as keys.
+            #[arg(long, value_name = "FILE", env = "XEBEC_CONFIG")]
+            pub config: Option<PathBuf>,
+            /// A folder of models. May be given several times.
+            #[arg(long, value_name = "DIR", env = "XEBEC_MODEL_REPOSITORY", help_heading = "Models")]
+            pub model_repository: Vec<PathBuf>,
+            /// Allow listeners off loopback, without TLS and without identity: anybody who reaches them may use them.
+            #[arg(long, help_heading = "Listeners", env = "XEBEC_I_KNOW_THIS_IS_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+            pub i_know_this_is_insecure: Option<Text>,
+            $($(
+                $(#[doc = $help])*
+                #[doc = concat!("\n\n[default: ", $default, "]")]
+                #[arg(long = $name, env = $variable, value_name = $value, help_heading = $heading, hide_env_values = true $(, alias = $alias)?)]
+                pub $field: Option<Text>,
+            )*)*
+        }
+
+        /// The same settings in a file.
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        pub struct FileSettings {
+            /// Folders of models.
+            #[serde(default)]
+            pub model_repository: Vec<PathBuf>,
+            /// Listeners off loopback are allowed.
+            #[serde(default)]
+            pub i_know_this_is_insecure: Option<Text>,
+            $($(
+                $(#[doc = $help])*
+                #[serde(default, rename = $name)]
+                pub $field: Option<Text>,
+            )*)*
+        }
+
+        /// Every setting with its default.
+        pub const SETTINGS: &[Setting] =
+            &[$($(Setting { name: $name, variable: $variable, default: $default },)*)*];
+
+        impl Flags {
+            /// Lays the flags and variables over what a file says.
+            pub fn over(self, file: FileSettings) -> Self {
+                Self {
+                    check_config: self.check_config,
+                    config: self.config,
+                    model_repository: if self.model_repository.is_empty() { file.model_repository } else { self.model_repository },
+                    i_know_this_is_insecure: self.i_know_this_is_insecure.or(file.i_know_this_is_insecure),
+                    $($($field: self.$field.or(file.$field),)*)*
+                }
+            }
+
+            /// Every setting that was written somewhere, by name.
+            pub fn written(&self) -> Vec<(&'static str, &Text)> {
+                let all = [$($(($name, self.$field.as_ref()),)*)*];
+                all.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+            }
+        }
+    };
+}
+
+settings! {
+    "Listeners" {
+        /// Address of the HTTP listener.
+        http_address = "http-address" "XEBEC_HTTP_ADDRESS" "ADDRESS" "127.0.0.1";
+        /// Port of the HTTP listener; 0 takes a free one and prints it.
+        http_port = "http-port" "XEBEC_HTTP_PORT" "PORT" "8000";
+        /// Address of the gRPC listener.
+        grpc_address = "grpc-address" "XEBEC_GRPC_ADDRESS" "ADDRESS" "127.0.0.1";
+        /// Port of the gRPC listener; 0 takes a free one and prints it.
+        grpc_port = "grpc-port" "XEBEC_GRPC_PORT" "PORT" "8001";
+        /// Address of the metrics listener.
+        metrics_address = "metrics-address" "XEBEC_METRICS_ADDRESS" "ADDRESS" "127.0.0.1";
+        /// Port of the metrics listener; 0 takes a free one and prints it.
+        metrics_port = "metrics-port" "XEBEC_METRICS_PORT" "PORT" "8002";
+        /// Whether to listen for HTTP.
+        allow_http = "allow-http" "XEBEC_ALLOW_HTTP" "BOOL" "true";
+        /// Whether to listen for gRPC.
+        allow_grpc = "allow-grpc" "XEBEC_ALLOW_GRPC" "BOOL" "true";
+        /// Whether to serve the metrics page.
+        allow_metrics = "allow-metrics" "XEBEC_ALLOW_METRICS" "BOOL" "true";
+        /// As which server the HTTP listener answers where servers differ: triton or kserve.
+        http_dialect = "http-dialect" "XEBEC_HTTP_DIALECT" "DIALECT" "triton";
+        /// Name of the server in its metadata; Triton's clients ask for 'triton'.
+        server_name = "server-name" "XEBEC_SERVER_NAME" "NAME" "triton" alias "server-id";
+        /// I/O threads, each with its own sockets; 'auto' is one per core.
+        io_threads = "io-threads" "XEBEC_IO_THREADS" "N" "auto" alias "http-thread-count";
+    }
+    "Models" {
+        /// When models are loaded: only 'none' (all at start) in this version.
+        model_control_mode = "model-control-mode" "XEBEC_MODEL_CONTROL_MODE" "MODE" "none";
+        /// Whether a model that cannot be served ends the server.
+        exit_on_error = "exit-on-error" "XEBEC_EXIT_ON_ERROR" "BOOL" "true";
+        /// Whether a model that cannot be served makes the server not ready.
+        strict_readiness = "strict-readiness" "XEBEC_STRICT_READINESS" "BOOL" "true";
+        /// Most rows of a request to a model whose configuration does not say.
+        default_max_batch_size = "default-max-batch-size" "XEBEC_DEFAULT_MAX_BATCH_SIZE" "ROWS" "64";
+        /// Most requests that wait for a model; one more is refused with 503.
+        default_max_queue_size = "default-max-queue-size" "XEBEC_DEFAULT_MAX_QUEUE_SIZE" "N" "1024";
+        /// Runs of one model side by side; 'auto' is one per core (latency: one).
+        instances = "instances" "XEBEC_INSTANCES" "N" "auto";
+        /// What threads are arranged for: throughput (one a run) or latency (all cores on one run).
+        objective = "objective" "XEBEC_OBJECTIVE" "WORD" "throughput";
+        /// ONNX Runtime's library. Else: ORT_DYLIB_PATH, beside the executable, `make engine`, a Python wheel.
+        onnxruntime_library = "onnxruntime-library" "XEBEC_ONNXRUNTIME_LIBRARY" "FILE" "";
+    }
+    "Limits" {
+        /// Largest body of an HTTP request, in bytes, compressed and decompressed.
+        http_max_input_size = "http-max-input-size" "XEBEC_HTTP_MAX_INPUT_SIZE" "BYTES" "67108864";
+        /// Largest message of gRPC, in bytes, compressed and decompressed.
+        grpc_max_message_size = "grpc-max-message-size" "XEBEC_GRPC_MAX_MESSAGE_SIZE" "BYTES" "67108864";
+        /// Bodies and messages being read at the same time, in bytes.
+        max_buffered_bytes = "max-buffered-bytes" "XEBEC_MAX_BUFFERED_BYTES" "BYTES" "1073741824";
+        /// Open connections of one listener.
+        max_connections = "max-connections" "XEBEC_MAX_CONNECTIONS" "N" "10000";
+        /// Head of a request, in bytes.
+        max_header_bytes = "max-header-bytes" "XEBEC_MAX_HEADER_BYTES" "BYTES" "32768";
+        /// Deepest nesting of arrays in JSON, at most 100.
+        max_json_depth = "max-json-depth" "XEBEC_MAX_JSON_DEPTH" "N" "100";
+        /// Open streams of one gRPC connection.
+        grpc_max_concurrent_streams = "grpc-max-concurrent-streams" "XEBEC_GRPC_MAX_CONCURRENT_STREAMS" "N" "256";
+        /// Streams reset before they were answered, after which a connection is closed.
+        grpc_max_pending_resets = "grpc-max-pending-resets" "XEBEC_GRPC_MAX_PENDING_RESETS" "N" "64";
+        /// Seconds from the first byte of a head to its end.
+        header_timeout_secs = "header-timeout-secs" "XEBEC_HEADER_TIMEOUT_SECS" "SECONDS" "10";
+        /// Seconds after which an idle connection is closed.
+        idle_timeout_secs = "idle-timeout-secs" "XEBEC_IDLE_TIMEOUT_SECS" "SECONDS" "300";
+        /// Seconds a body may stand still, or an answer be left unread.
+        stall_timeout_secs = "stall-timeout-secs" "XEBEC_STALL_TIMEOUT_SECS" "SECONDS" "30";
+        /// Seconds that requests in flight get to finish after SIGTERM.
+        exit_timeout_secs = "exit-timeout-secs" "XEBEC_EXIT_TIMEOUT_SECS" "SECONDS" "30";
+    }
+    "Logs" {
+        /// Form of the log on standard error: text or json.
+        log_format = "log-format" "XEBEC_LOG_FORMAT" "FORM" "text";
+        /// Least level: error, warn, info, debug, trace, or filters such as 'info,xebec_engine=debug'.
+        log_level = "log-level" "XEBEC_LOG_LEVEL" "LEVEL" "warn";
+        /// A line per call: off, text or json.
+        access_log = "access-log" "XEBEC_ACCESS_LOG" "FORM" "off";
+        /// Where those lines go; standard error if not given.
+        access_log_file = "access-log-file" "XEBEC_ACCESS_LOG_FILE" "FILE" "";
+    }
+}

@@ -1,0 +1,13 @@
+//! The `xebec` command: flags, configuration, and the wiring of the parts into one process.
+//!
+//! One file per subcommand. Not here: anything that a part does itself.
+#![forbid(unsafe_code)]
+
+mod access_log;
+mod admission;
+pub mod cli;
+pub mod config;
+pub mod files;
+mod logging;
+mod metrics_page;
+mod run;

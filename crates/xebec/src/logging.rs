@@ -1,0 +1,14 @@
+//! The log on standard error.
+use crate::config::{Config, LogForm};
+use std::io::IsTerminal as _;
+use tracing_subscriber::EnvFilter;
+
+/// Starts the log. A second start in one process changes nothing.
+pub(crate) fn start(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match config.log_form {
+        LogForm::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogForm::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

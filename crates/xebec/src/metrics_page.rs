@@ -1,0 +1,201 @@
+//! The metrics page, on a listener of its own.
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use xebec_core::{
+    Principal,
+    error::FailureReason,
+    metrics::{Phase, TenantMetrics, names},
+    port::{Router, Upstream},
+};
+use xebec_net::{
+    body::Body,
+    drain::Drain,
+    exposition::{CONTENT_TYPE, Page},
+    process,
+    reactor::{Counters, Listener},
+    service::HttpService,
+};
+use xebec_serve::Unrouted;
+
+/// What the page is made from.
+#[derive(Clone)]
+pub(crate) struct MetricsPage(Arc<Sources>);
+
+pub(crate) struct Sources {
+    pub(crate) router: Arc<dyn Router>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) unrouted: Arc<Unrouted>,
+    pub(crate) drain: Drain,
+    /// Ticks of the machine at the last page, for a rate.
+    pub(crate) last_ticks: Mutex<(u64, u64)>,
+}
+
+impl MetricsPage {
+    pub(crate) fn new(sources: Sources) -> Self {
+        Self(Arc::new(sources))
+    }
+}
+
+impl HttpService for MetricsPage {
+    async fn call(&self, _: &Principal, head: Parts, _: Body) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        let status = match (head.uri.path(), head.method) {
+            ("/metrics", Method::GET | Method::HEAD) => {
+                *response.body_mut() = self.0.page().into();
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+                StatusCode::OK
+            }
+            ("/metrics", _) => StatusCode::METHOD_NOT_ALLOWED,
+            _ => StatusCode::NOT_FOUND,
+        };
+        *response.status_mut() = status;
+        response
+    }
+}
+
+const REASONS: [(FailureReason, &str, &str); 4] = [
+    (FailureReason::Rejected, "REJECTED", "rejected"),
+    (FailureReason::Canceled, "CANCELED", "canceled"),
+    (FailureReason::Backend, "BACKEND", "backend"),
+    (FailureReason::Other, "OTHER", "other"),
+];
+
+/// Sums a number over the tenants of a model, as Triton has no tenants.
+fn sum(upstream: &dyn Upstream, number: impl Fn(&TenantMetrics) -> u64) -> u64 {
+    upstream.metrics().tenants().map(|(_, metrics)| number(metrics)).sum()
+}
+
+impl Sources {
+    fn page(&self) -> String {
+        let mut page = Page::default();
+        let upstreams = self.router.upstreams();
+        inference(&mut page, &upstreams);
+        self.machine(&mut page);
+        phases(&mut page, &upstreams);
+        self.server(&mut page);
+        usage(&mut page);
+        page.finish()
+    }
+
+    fn machine(&self, page: &mut Page) {
+        let Some(machine) = process::machine() else { return };
+        let mut last = self.last_ticks.lock().unwrap_or_else(PoisonError::into_inner);
+        let (busy, all) = (machine.cpu_ticks.0.saturating_sub(last.0), machine.cpu_ticks.1.saturating_sub(last.1));
+        *last = machine.cpu_ticks;
+        #[expect(clippy::cast_precision_loss, reason = "a share of two small numbers")]
+        let share = if all == 0 { 0.0 } else { busy as f64 / all as f64 };
+        page.family(&names::CPU_UTILIZATION).add(&[], share);
+        page.family(&names::CPU_MEMORY_TOTAL).add(&[], machine.memory_total_bytes);
+        page.family(&names::CPU_MEMORY_USED).add(&[], machine.memory_used_bytes);
+    }
+
+    fn server(&self, page: &mut Page) {
+        let mut unrouted = page.family(&names::UNROUTED_REQUESTS);
+        for (status, count) in self.unrouted.counts() {
+            unrouted.add(&[&status.to_string()], count);
+        }
+        page.family(&names::PANICS).add(&[], self.counters.panics.get());
+        let mut connections = page.family(&names::CONNECTIONS);
+        for (listener, open) in Listener::ALL.into_iter().zip(&self.counters.connections) {
+            connections.add(&[listener.as_str()], open.get());
+        }
+        let mut refused = page.family(&names::CONNECTIONS_REFUSED);
+        for (listener, count) in Listener::ALL.into_iter().zip(&self.counters.refused) {
+            refused.add(&[listener.as_str()], count.get());
+        }
+        let ready = self.router.ready() && !self.drain.is_draining();
+        page.family(&names::READY).add(&[], u8::from(ready));
+        let engine = self.router.engine();
+        page.family(&names::ENGINE).add(&[engine.name, &engine.version, &engine.reason], 1);
+        page.family(&names::BUILD).add(&[env!("CARGO_PKG_VERSION")], 1);
+    }
+}
+
+/// Triton's families.
+fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
+    let labels = |upstream: &Arc<dyn Upstream>| {
+        let info = upstream.info();
+        (info.name.to_string(), info.version.to_string())
+    };
+    let mut each = |family, number: &dyn Fn(&dyn Upstream) -> u64| {
+        let mut samples = page.family(family);
+        for upstream in upstreams {
+            let (model, version) = labels(upstream);
+            samples.add(&[&model, &version], number(&**upstream));
+        }
+    };
+    each(&names::REQUEST_SUCCESS, &|upstream| sum(upstream, |m| m.success.get()));
+    let mut failures = page.family(&names::REQUEST_FAILURE);
+    for upstream in upstreams {
+        let (model, version) = labels(upstream);
+        for (reason, label, _) in REASONS {
+            failures.add(&[&model, &version, label], sum(&**upstream, |m| m.failure(reason).get()));
+        }
+    }
+    let mut each = |family, number: &dyn Fn(&dyn Upstream) -> u64| {
+        let mut samples = page.family(family);
+        for upstream in upstreams {
+            let (model, version) = labels(upstream);
+            samples.add(&[&model, &version], number(&**upstream));
+        }
+    };
+    each(&names::INFERENCE_COUNT, &|upstream| sum(upstream, |m| m.rows.get()));
+    each(&names::EXEC_COUNT, &|upstream| upstream.metrics().executions.get());
+    each(&names::REQUEST_US, &|upstream| sum(upstream, |m| m.request_us.get()));
+    each(&names::QUEUE_US, &|upstream| sum(upstream, |m| m.queue_us.get()));
+    each(&names::COMPUTE_INPUT_US, &|upstream| sum(upstream, |m| m.compute_input_us.get()));
+    each(&names::COMPUTE_INFER_US, &|upstream| sum(upstream, |m| m.compute_infer_us.get()));
+    each(&names::COMPUTE_OUTPUT_US, &|upstream| sum(upstream, |m| m.compute_output_us.get()));
+    each(&names::PENDING, &|upstream| u64::try_from(upstream.metrics().pending.get()).unwrap_or(0));
+    let mut load = page.family(&names::LOAD_SECONDS);
+    for upstream in upstreams {
+        let (model, version) = labels(upstream);
+        let us = u64::try_from(upstream.metrics().load_us.get()).unwrap_or(0);
+        load.add(&[&model, &version], Duration::from_micros(us).as_secs_f64());
+    }
+}
+
+/// Our own histograms, by tenant.
+fn phases(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
+    let families = [
+        (&names::DECODE_SECONDS, Phase::Decode),
+        (&names::WAIT_SECONDS, Phase::Queue),
+        (&names::COMPUTE_SECONDS, Phase::Compute),
+        (&names::ENCODE_SECONDS, Phase::Encode),
+        (&names::TOTAL_SECONDS, Phase::Total),
+    ];
+    for (family, phase) in families {
+        let mut samples = page.family(family);
+        for upstream in upstreams {
+            let info = upstream.info();
+            for (tenant, metrics) in upstream.metrics().tenants() {
+                let labels = [tenant.as_str(), info.name.as_str(), &info.version.to_string()];
+                samples.histogram(&labels, metrics.phase(phase));
+            }
+        }
+    }
+    let mut requests = page.family(&names::TENANT_REQUESTS);
+    for upstream in upstreams {
+        let info = upstream.info();
+        let version = info.version.to_string();
+        for (tenant, metrics) in upstream.metrics().tenants() {
+            let labels = |outcome| [tenant.as_str(), info.name.as_str(), version.as_str(), outcome];
+            requests.add(&labels("success"), metrics.success.get());
+            for (reason, _, outcome) in REASONS {
+                requests.add(&labels(outcome), metrics.failure(reason).get());
+            }
+        }
+    }
+}
+
+fn usage(page: &mut Page) {
+    let Some(usage) = process::usage() else { return };
+    page.family(&names::PROCESS_CPU).add(&[], usage.cpu.as_secs_f64());
+    page.family(&names::PROCESS_MEMORY).add(&[], usage.resident_bytes);
+    page.family(&names::PROCESS_START).add(&[], usage.start_seconds);
+    page.family(&names::PROCESS_FDS).add(&[], usage.open_fds);
+}
