@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""Make the small models of the tests, byte for byte the same on every run.
+
+`repository/` is a model repository that loads as a whole; `broken/` holds what must be refused. Run it with the
+environment of tools/python/requirements-train.txt:
+
+    python models/make_test_models.py models/testdata
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper as h
+
+OPSET, IR = 17, 8
+
+DATATYPES = {
+    "bool": T.BOOL,
+    "uint8": T.UINT8,
+    "uint16": T.UINT16,
+    "uint32": T.UINT32,
+    "uint64": T.UINT64,
+    "int8": T.INT8,
+    "int16": T.INT16,
+    "int32": T.INT32,
+    "int64": T.INT64,
+    "fp16": T.FLOAT16,
+    "bf16": T.BFLOAT16,
+    "fp32": T.FLOAT,
+    "fp64": T.DOUBLE,
+    "bytes": T.STRING,
+}
+
+
+def value(name, kind, shape):
+    return h.make_tensor_value_info(name, kind, shape)
+
+
+def model(nodes, inputs, outputs, initializers=(), opset=OPSET):
+    graph = h.make_graph(list(nodes), "graph", list(inputs), list(outputs), list(initializers))
+    imports = [h.make_opsetid("", opset), h.make_opsetid("ai.onnx.ml", 3)]
+    made = h.make_model(graph, opset_imports=imports, ir_version=IR, producer_name="xebec")
+    return made
+
+
+def constant(name, array):
+    return onnx.numpy_helper.from_array(np.asarray(array), name)
+
+
+def simple():
+    """Sum and difference of two rows of 16, the best known example of Triton's clients."""
+    shape = ["batch", 16]
+    return model(
+        [h.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]), h.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"])],
+        [value("INPUT0", T.INT32, shape), value("INPUT1", T.INT32, shape)],
+        [value("OUTPUT0", T.INT32, shape), value("OUTPUT1", T.INT32, shape)],
+    )
+
+
+def simple_string():
+    """Two rows of 16 strings, given back: ONNX has no arithmetic on text."""
+    shape = ["batch", 16]
+    return model(
+        [h.make_node("Identity", [f"INPUT{i}"], [f"OUTPUT{i}"]) for i in range(2)],
+        [value(f"INPUT{i}", T.STRING, shape) for i in range(2)],
+        [value(f"OUTPUT{i}", T.STRING, shape) for i in range(2)],
+    )
+
+
+def identity(kind):
+    return model(
+        [h.make_node("Identity", ["x"], ["y"])],
+        [value("x", kind, ["batch", "width"])],
+        [value("y", kind, ["batch", "width"])],
+    )
+
+
+def scaler():
+    return model(
+        [h.make_node("Mul", ["x", "two"], ["twice"]), h.make_node("Add", ["twice", "one"], ["y"])],
+        [value("x", T.FLOAT, ["batch", 4])],
+        [value("y", T.FLOAT, ["batch", 4])],
+        [constant("two", np.float32(2)), constant("one", np.float32(1))],
+    )
+
+
+def no_batch():
+    return model([h.make_node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [3])], [value("y", T.FLOAT, [3])])
+
+
+def scalar():
+    return model([h.make_node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
+
+
+def softmax_over_batch():
+    shape = ["batch", 3]
+    node = h.make_node("Softmax", ["x"], ["y"], name="over_rows", axis=0)
+    return model([node], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
+
+
+def dynamic_quantize():
+    shape = ["batch", 3]
+    nodes = [
+        h.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"], name="quantise"),
+        h.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    return model(nodes, [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
+
+
+def reduce_in_if():
+    """Adds, in a branch, the sum over all rows to every row."""
+    shape = ["batch", 3]
+    then = h.make_graph(
+        [
+            h.make_node("ReduceSum", ["x", "rows"], ["sum"], name="sum_of_rows", keepdims=1),
+            h.make_node("Add", ["x", "sum"], ["then_y"]),
+        ],
+        "then",
+        [],
+        [value("then_y", T.FLOAT, shape)],
+    )
+    other = h.make_graph([h.make_node("Identity", ["x"], ["else_y"])], "else", [], [value("else_y", T.FLOAT, shape)])
+    node = h.make_node("If", ["flag"], ["y"], name="branch", then_branch=then, else_branch=other)
+    initializers = [constant("flag", np.array(True)), constant("rows", np.array([0], np.int64))]
+    return model([node], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)], initializers)
+
+
+def nan_out():
+    """Divides by zero: NaN, Infinity and -Infinity in answers."""
+    return model(
+        [h.make_node("Div", ["x", "zero"], ["y"])],
+        [value("x", T.FLOAT, ["batch", 1])],
+        [value("y", T.FLOAT, ["batch", 1])],
+        [constant("zero", np.float32(0))],
+    )
+
+
+def lookup():
+    """A table of ten rows: an index out of range is the caller's fault."""
+    table = np.arange(20, dtype=np.float32).reshape(10, 2)
+    return model(
+        [h.make_node("Gather", ["table", "index"], ["y"])],
+        [value("index", T.INT64, ["batch"])],
+        [value("y", T.FLOAT, ["batch", 2])],
+        [constant("table", table)],
+    )
+
+
+def chain(size, steps):
+    """A chain of matrix products whose weights are made in the graph, so that the file stays small."""
+    nodes = [
+        h.make_node("ConstantOfShape", ["first"], ["a"], value=h.make_tensor("v", T.FLOAT, [1], [0.01])),
+        h.make_node("MatMul", ["x", "a"], ["x0"]),
+        h.make_node("ReduceMean", ["x0"], ["m"], axes=[1], keepdims=1),
+        h.make_node("Unsqueeze", ["m", "last"], ["m3"]),
+        h.make_node("ConstantOfShape", ["square"], ["w"], value=h.make_tensor("v", T.FLOAT, [1], [0.001])),
+        h.make_node("Add", ["m3", "w3"], ["h0"]),
+    ]
+    nodes += [h.make_node("MatMul", [f"h{i}", "w"], [f"h{i + 1}"]) for i in range(steps)]
+    nodes += [h.make_node("ReduceMean", [f"h{steps}"], ["y"], axes=[1, 2], keepdims=0)]
+    nodes.insert(5, h.make_node("Unsqueeze", ["w", "zero"], ["w3"]))
+    initializers = [
+        constant("first", np.array([4, 8], np.int64)),
+        constant("square", np.array([size, size], np.int64)),
+        constant("last", np.array([2], np.int64)),
+        constant("zero", np.array([0], np.int64)),
+    ]
+    return model(nodes, [value("x", T.FLOAT, ["batch", 4])], [value("y", T.FLOAT, ["batch"])], initializers)
+
+
+def unknown_op():
+    shape = ["batch", 3]
+    return model([h.make_node("Frobnicate", ["x"], ["y"], name="f")], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
+
+
+def external(location, length=8):
+    """One weight of two floats in a file beside the model."""
+    weight = onnx.TensorProto(name="w", data_type=T.FLOAT, dims=[2], data_location=T.EXTERNAL)
+    for key, text in {"location": location, "offset": "0", "length": str(length)}.items():
+        weight.external_data.add(key=key, value=text)
+    return model(
+        [h.make_node("Add", ["x", "w"], ["y"])],
+        [value("x", T.FLOAT, ["batch", 2])],
+        [value("y", T.FLOAT, ["batch", 2])],
+        [weight],
+    )
+
+
+SIMPLE_CONFIG = """\
+# The example that Triton's clients are shown with.
+name: "simple"
+platform: "onnxruntime_onnx"
+max_batch_size: 8
+input [
+  {{ name: "INPUT0" data_type: {kind} dims: [ 16 ] }},
+  {{ name: "INPUT1" data_type: {kind} dims: [ 16 ] }}
+]
+output [
+  {{ name: "OUTPUT0" data_type: {kind} dims: [ 16 ] }},
+  {{ name: "OUTPUT1" data_type: {kind} dims: [ 16 ] }}
+]
+dynamic_batching {{ }}
+"""
+
+
+def write(path, made):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def triton(root, name, made, config=None, version=1):
+    write(root / name / str(version) / "model.onnx", made)
+    if config:
+        (root / name / "config.pbtxt").write_text(config)
+
+
+def repository(root):
+    triton(root, "simple", simple(), SIMPLE_CONFIG.format(kind="TYPE_INT32"))
+    text = SIMPLE_CONFIG.format(kind="TYPE_STRING").replace('"simple"', '"simple_string"')
+    triton(root, "simple_string", simple_string(), text)
+    for name, kind in DATATYPES.items():
+        write(root / f"identity_{name}.onnx", identity(kind))
+    for function in [scaler, no_batch, scalar, softmax_over_batch, dynamic_quantize, reduce_in_if, nan_out, lookup]:
+        write(root / f"{function.__name__}.onnx", function())
+    write(root / "medium.onnx", chain(192, 8))
+    write(root / "slow.onnx", chain(1024, 12))
+    triton(root, "external_data", external("weights.bin"))
+    (root / "external_data/1/weights.bin").write_bytes(np.array([1, 2], np.float32).tobytes())
+    for version in (1, 2, 3):
+        triton(root, "versions", scaler(), 'version_policy: { specific: { versions: [ 1, 3 ] } }\n', version)
+
+
+def broken(root):
+    write(root / "unknown_op.onnx", unknown_op())
+    write(root / "external_escape.onnx", external("../secret.bin"))
+    write(root / "external_missing.onnx", external("missing.bin"))
+    whole = scaler().SerializeToString(deterministic=True)
+    (root / "empty.onnx").write_bytes(b"")
+    (root / "truncated.onnx").write_bytes(whole[: len(whole) * 2 // 3])
+    (root / "not_onnx.onnx").write_bytes(b"This is a text, not a model.\n" * 20)
+    (root / "pickle.onnx").write_bytes(b"\x80\x04\x95" + bytes(50))
+    config = 'max_batch_size: 8\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
+    triton(root, "misfit", scaler(), config + 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n')
+    triton(root, "unhonoured", scaler(), 'sequence_batching { }\nresponse_cache { enable: true }\ninstance_group [ { kind: KIND_GPU } ]\n')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where repository/ and broken/ are written")
+    parser.add_argument("--check", action="store_true", help="also run every model of repository/ in onnxruntime")
+    arguments = parser.parse_args()
+    (arguments.folder / "broken").mkdir(parents=True, exist_ok=True)
+    repository(arguments.folder / "repository")
+    broken(arguments.folder / "broken")
+    if arguments.check:
+        check(arguments.folder / "repository")
+
+
+def check(root):
+    import onnxruntime
+
+    for path in sorted(root.rglob("*.onnx")):
+        try:
+            session = onnxruntime.InferenceSession(path)
+            print(f"{path.relative_to(root)}: {[i.name for i in session.get_inputs()]}")
+        except Exception as error:  # every failure is worth a line
+            print(f"{path.relative_to(root)}: FAILS: {error}")
+
+
+if __name__ == "__main__":
+    main()
