@@ -114,7 +114,7 @@ impl Served {
             model = %facts.info.name,
             version = facts.info.version.get(),
             class = if tiny { "inline" } else { "queued" },
-            run_us = measured.one_row.map(|run| run.as_secs_f64() * 1e6),
+            run_us = measured.one_row.map(|run| run.as_micros()),
             rows_a_run = batching.max_rows,
             alone = batching.mixes.as_ref().err(),
             "model is ready"

@@ -49,7 +49,7 @@ impl OrtBackend {
         }
         let environment = environment(library)?;
         let reason = format!("{} {found_by}", library.display());
-        Ok(Self { environment, report: EngineReport { name: NAME, version: version(), reason } })
+        Ok(Self { environment, report: EngineReport { name: NAME, version: version(library), reason } })
     }
 
     fn session(&self, path: &Path, options: LoadOptions) -> Result<Session, LoadError> {
@@ -76,13 +76,12 @@ fn log(level: ort::logging::LogLevel, category: &str, _id: &str, place: &str, me
     }
 }
 
-/// From the build info `ORT Build Info: git-branch=..., git-commit-id=..., build type=...`, which has no version, only
-/// newer libraries tell; the file's name tells as well.
-fn version() -> String {
-    ort::info().split_whitespace().find_map(|word| word.strip_prefix("git-branch=rel-")).map_or_else(
-        || "unknown".to_owned(),
-        |branch| branch.trim_end_matches(',').to_owned(),
-    )
+/// From the file's name, `libonnxruntime.so.1.31.1`; a file named otherwise tells its build at least.
+fn version(library: &Path) -> String {
+    let resolved = library.canonicalize().unwrap_or_else(|_| library.to_owned());
+    let name = resolved.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let by_name = name.split_once(".so.").map(|(_, version)| version).filter(|version| version.contains('.'));
+    by_name.map_or_else(|| ort::info().trim_start_matches("ORT Build Info: ").to_owned(), str::to_owned)
 }
 
 fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result<Session, String> {

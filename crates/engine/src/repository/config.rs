@@ -87,12 +87,59 @@ pub fn read(path: &Path, name: &ModelName) -> Result<ModelConfig, RepositoryErro
 pub fn parse(text: &str) -> Result<ModelConfig, String> {
     let pool = DescriptorPool::decode(DESCRIPTOR).map_err(|error| error.to_string())?;
     let schema = pool.get_message_by_name("inference.ModelConfig").ok_or("the schema has no ModelConfig")?;
+    let text = &with_colons(text);
     let message = DynamicMessage::parse_text_format(schema, text).map_err(|error| place(&error, text))?;
     let mut refused = Vec::new();
     walk(&message, "", &mut refused);
     let config: ModelConfig = message.transcode_to().map_err(|error| error.to_string())?;
     values(&config, &mut refused);
     if refused.is_empty() { Ok(config) } else { Err(refused.join("; ")) }
+}
+
+/// Writes the colon before a list of messages, which the text format lets people leave out (`input [ { ... } ]`) and
+/// the parser wants. It takes the place of a blank where there is one, so that columns stay what they are.
+///
+/// # Source
+/// Protocol Buffers, "Text Format Language Specification", "Field": the colon is optional before messages and lists of
+/// them.
+fn with_colons(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut quote = None;
+    let mut escaped = false;
+    let mut comment = false;
+    for letter in text.chars() {
+        if comment {
+            comment = letter != '\n';
+        } else if let Some(open) = quote {
+            if !escaped && letter == open {
+                quote = None;
+            }
+            escaped = !escaped && letter == '\\';
+        } else {
+            match letter {
+                '#' => comment = true,
+                '"' | '\'' => quote = Some(letter),
+                '[' => colon(&mut out),
+                _ => (),
+            }
+        }
+        out.push(letter);
+    }
+    out
+}
+
+/// Puts a colon behind the field's name that `out` ends with, if it does.
+fn colon(out: &mut String) {
+    let name = out.trim_end_matches([' ', '\t']);
+    if !name.ends_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '_') {
+        return;
+    }
+    let at = name.len();
+    if at < out.len() {
+        out.replace_range(at..=at, ":");
+    } else {
+        out.push(':');
+    }
 }
 
 /// The parser's words with line and column.
