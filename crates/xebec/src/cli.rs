@@ -1,7 +1,8 @@
 //! Subcommands and what they answer the shell.
 use crate::{
+    bench,
     config::{self, Faults, flags::Flags},
-    files, run,
+    files, infer, run,
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
@@ -13,6 +14,8 @@ const AFTER_HELP: &str = "\
 Examples:
   xebec up examples/fraud-detection          serve the models that the YAML files of a folder describe
   xebec serve --model-repository models      serve a folder of .onnx files, or a Triton repository
+  xebec infer fraud-mlp --input examples/fraud-detection/request.json
+  xebec bench fraud-mlp --concurrency 64     load, latencies and throughput
   xebec completions bash                     shell completion
 
 Every flag of 'serve' and 'up' is also a variable (--http-port is XEBEC_HTTP_PORT) and a key of the
@@ -36,6 +39,16 @@ enum Command {
         after_help = "DIR and its direct subfolders are read for *.yaml and *.yml; each document is a resource of\nxebec.dev/v1alpha1, today an InferenceService. An unknown field is an error.\n\nExample:\n  xebec up examples"
     )]
     Up(Up),
+    /// Send one request and print the answer.
+    #[command(
+        after_help = "Examples:\n  xebec infer fraud-mlp --input examples/fraud-detection/request.json\n  echo '[1, 2, 3, 4]' | xebec infer scaler"
+    )]
+    Infer(infer::InferArgs),
+    /// Put load on a server of the Open Inference Protocol and report latencies and throughput.
+    #[command(
+        after_help = "Examples:\n  xebec bench fraud-mlp --concurrency 64                          REST, binary tensors\n  xebec bench fraud-mlp --url 127.0.0.1:8001 --concurrency 64     gRPC\n  xebec bench fraud-mlp --protocol json --rate 1000 --concurrency 256\n\nLatencies are in microseconds. With --rate they count from when a request was due."
+    )]
+    Bench(bench::BenchArgs),
     /// Print the completion script of a shell.
     #[command(after_help = "Example:\n  xebec completions bash > /etc/bash_completion.d/xebec")]
     Completions {
@@ -82,6 +95,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => with_config(serve.flags, None),
         Command::Up(up) => with_config(up.flags, Some(up.folder)),
+        Command::Infer(args) => infer::command(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "xebec", &mut script);

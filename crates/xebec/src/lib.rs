@@ -5,9 +5,11 @@
 
 mod access_log;
 mod admission;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod files;
+pub mod infer;
 mod logging;
 mod metrics_page;
 mod run;

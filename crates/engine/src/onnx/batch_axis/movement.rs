@@ -237,8 +237,15 @@ fn slice_plain(call: &mut Call<'_>, data: &Fact) -> Outcome {
     if data.sized {
         return Err("computes with the number of rows".into());
     }
-    let extents = data.rank().map(|rank| (0..rank).map(|_| call.symbols.fresh()).collect());
-    one(extents.map_or_else(Fact::unknown, Fact::plain))
+    let Some(mut shape) = data.shape.clone() else { return one(Fact::unknown()) };
+    let axes = match call.ints_or_input("axes", 3) {
+        Ok(Some(axes)) => axes.into_iter().map(|raw| axis(raw, shape.len())).collect::<Result<Vec<_>, _>>()?,
+        _ => (0..shape.len()).collect(),
+    };
+    for along in axes {
+        shape[along] = call.symbols.fresh();
+    }
+    one(Fact::plain(shape))
 }
 
 fn sliced_list(call: &Call<'_>, data: &Fact) -> Option<Vec<Extent>> {

@@ -1,0 +1,162 @@
+//! `xebec bench`: load on any server of the Open Inference Protocol, and what came of it.
+//!
+//! Closed loop: so many requests are in flight, always. Open loop (`--rate`): requests come at a constant rate whatever
+//! the server does, and latencies count from when a request was due, so that a stall is not hidden. The generator
+//! reports its own processor time: a figure taken with a generator at its limit says little about the server.
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use payload::Payload;
+use plan::Plan;
+pub use report::Report;
+use std::{
+    io::IsTerminal as _,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use target::Target;
+
+mod grpc;
+mod http;
+mod payload;
+mod plan;
+mod report;
+mod target;
+
+/// A protocol to send by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// REST with numbers as text.
+    Json,
+    /// REST with binary tensors.
+    Binary,
+    /// gRPC with raw contents.
+    Grpc,
+}
+
+/// Form of the report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Table,
+    /// For machines, one JSON object.
+    Json,
+}
+
+/// Flags of `xebec bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Name of the model.
+    pub model: String,
+    /// The server: http://host:port for REST, host:port or grpc://host:port for gRPC.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// What to send by; by the URL's scheme if not given.
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
+    /// Version of the model; the newest if not given.
+    #[arg(long, value_name = "N")]
+    pub model_version: Option<String>,
+    /// Requests in flight (closed loop), or at most in flight (open loop).
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub concurrency: u32,
+    /// Open loop: requests per second, whatever the server does.
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// How long to measure, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive)]
+    pub duration: f64,
+    /// How long to send before measuring, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = not_negative)]
+    pub warm_up: f64,
+    /// End after so many measured requests.
+    #[arg(long, value_name = "N")]
+    pub requests: Option<u64>,
+    /// A v2 infer request as JSON to send; random values by the model's metadata if not given.
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Rows of a random request to a model with a batch axis.
+    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    pub rows: i64,
+    /// Extent of the other free axes of a random request, for example a sequence's length.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    pub free_extent: i64,
+    /// Connections of gRPC; one per 16 requests in flight, at most 4, if not given. REST has one per request.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub connections: Option<u32>,
+    /// Threads of the generator.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Form,
+}
+
+fn positive(raw: &str) -> Result<f64, String> {
+    raw.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite()).ok_or_else(|| "must be a number above 0".into())
+}
+
+fn not_negative(raw: &str) -> Result<f64, String> {
+    raw.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite()).ok_or_else(|| "must be 0 or more".into())
+}
+
+/// Runs and prints.
+///
+/// # Errors
+/// The server cannot be reached, does not know the model, or answered nothing at all.
+pub fn command(args: &BenchArgs) -> anyhow::Result<()> {
+    let bar = if std::io::stderr().is_terminal() { progress(args) } else { ProgressBar::hidden() };
+    let report = run(args);
+    bar.finish_and_clear();
+    report?.print(args.output, &mut std::io::stdout().lock())
+}
+
+fn progress(args: &BenchArgs) -> ProgressBar {
+    let total = Duration::from_secs_f64(args.warm_up + args.duration);
+    let bar = ProgressBar::new(u64::try_from(total.as_millis()).unwrap_or(u64::MAX));
+    if let Ok(style) = ProgressStyle::with_template("measuring {bar:40} {elapsed} of {msg}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(format!("{:.0} s", total.as_secs_f64()));
+    let (ticking, started) = (bar.downgrade(), Instant::now());
+    // Ends by itself once the bar is dropped.
+    std::thread::spawn(move || {
+        while let Some(bar) = ticking.upgrade() {
+            bar.set_position(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            drop(bar);
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    });
+    bar
+}
+
+/// Runs a load and returns what came of it.
+///
+/// # Errors
+/// As [`command`].
+pub fn run(args: &BenchArgs) -> anyhow::Result<Report> {
+    let target = Target::parse(args.url.as_deref(), args.protocol)?;
+    let tensors = match &args.input {
+        Some(file) => payload::from_file(file)?,
+        None => payload::random(&target.metadata(&args.model, args.model_version.as_deref())?, args.rows, args.free_extent)?,
+    };
+    let version = args.model_version.as_deref().unwrap_or_default();
+    let payload = Arc::new(Payload::new(&target, &args.model, version, &tensors)?);
+    target.send_once(&payload).with_context(|| format!("a first request to '{}' failed", args.model))?;
+    let plan = Arc::new(Plan::new(args, target.clone()));
+    let before = report::own_cpu();
+    let threads: Vec<_> = (0..args.threads)
+        .map(|thread| {
+            let (plan, payload) = (Arc::clone(&plan), Arc::clone(&payload));
+            std::thread::spawn(move || plan::worker(thread, &plan, &payload))
+        })
+        .collect();
+    let mut tallies = Vec::new();
+    for thread in threads {
+        let tally = thread.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?;
+        tallies.push(tally?);
+    }
+    Report::new(args, &plan, tallies, before)
+}

@@ -1,0 +1,218 @@
+//! `xebec infer`: one request from the shell.
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use serde_json::{Value, json};
+use std::{
+    io::{Read as _, Write},
+    path::PathBuf,
+};
+
+/// Form of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// For people.
+    #[default]
+    Table,
+    /// The server's answer as it is.
+    Json,
+}
+
+/// Flags of `xebec infer`.
+#[derive(Clone, Debug, Args)]
+pub struct InferArgs {
+    /// Name of the model.
+    pub model: String,
+    /// The request: a v2 infer request as JSON, a JSON array, or lines of numbers with commas (for a model with one
+    /// input); - is standard input.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub input: PathBuf,
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    pub url: String,
+    /// Version of the model; the newest if not given.
+    #[arg(long, value_name = "N")]
+    pub model_version: Option<String>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Form,
+}
+
+/// Sends the request and prints the answer.
+///
+/// # Errors
+/// The input is not one, the server is not there, or it answered with an error.
+pub fn command(args: &InferArgs) -> anyhow::Result<()> {
+    ensure!(args.url.starts_with("http://"), "{}: write http://host:port", args.url);
+    let text = read(args)?;
+    let version = args.model_version.as_ref().map(|version| format!("/versions/{version}")).unwrap_or_default();
+    let model = format!("{}/v2/models/{}{version}", args.url.trim_end_matches('/'), segment(&args.model));
+    let request = request(&text, || metadata(&model))?;
+    let answer = call(ureq::post(format!("{model}/infer")), &args.url, Some(&request))?;
+    let mut out = std::io::stdout().lock();
+    match args.output {
+        Form::Json => writeln!(out, "{answer}")?,
+        Form::Table => writeln!(out, "{}", table(&answer)?)?,
+    }
+    Ok(())
+}
+
+/// A name as one segment of a path.
+fn segment(name: &str) -> String {
+    let keeps = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    name.bytes().map(|byte| if keeps(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+fn read(args: &InferArgs) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if args.input.as_os_str() == "-" {
+        std::io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
+    } else {
+        text = std::fs::read_to_string(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
+    }
+    ensure!(!text.trim().is_empty(), "the input is empty; give a v2 request, a JSON array or lines of numbers");
+    Ok(text)
+}
+
+/// Makes a v2 request of what was given.
+fn request(text: &str, metadata: impl FnOnce() -> anyhow::Result<Value>) -> anyhow::Result<String> {
+    let trimmed = text.trim_start();
+    if trimmed.starts_with('{') {
+        // Sent as it is: the server's own message about a fault is the best one.
+        return Ok(text.to_owned());
+    }
+    let data = if trimmed.starts_with('[') {
+        serde_json::from_str(text).context("the input is not a JSON array")?
+    } else {
+        lines(text)?
+    };
+    let metadata = metadata()?;
+    let inputs = metadata["inputs"].as_array().cloned().unwrap_or_default();
+    let [input] = inputs.as_slice() else {
+        bail!("the model has {} inputs; give a whole v2 request", inputs.len());
+    };
+    let shape = shape(&data, input)?;
+    let input = json!({"name": input["name"], "datatype": input["datatype"], "shape": shape, "data": data});
+    Ok(json!({"inputs": [input]}).to_string())
+}
+
+/// Lines of numbers with commas; a first line without a number is a head.
+fn lines(text: &str) -> anyhow::Result<Value> {
+    let mut rows = Vec::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let cells: Result<Vec<f64>, _> = line.split(',').map(|cell| cell.trim().parse::<f64>()).collect();
+        match cells {
+            Ok(cells) => rows.push(cells),
+            Err(_) if number == 0 => (),
+            Err(error) => bail!("line {} is not numbers with commas: {error}", number + 1),
+        }
+    }
+    Ok(json!(rows))
+}
+
+/// The extents of a nested array; a flat one becomes one row if the model wants rows.
+fn shape(data: &Value, input: &Value) -> anyhow::Result<Vec<usize>> {
+    let mut shape = Vec::new();
+    let mut level = data;
+    while let Value::Array(values) = level {
+        shape.push(values.len());
+        match values.first() {
+            Some(first) => level = first,
+            None => break,
+        }
+    }
+    let rank = input["shape"].as_array().map_or(shape.len(), Vec::len);
+    if shape.len() + 1 == rank {
+        shape.insert(0, 1);
+    }
+    ensure!(shape.len() == rank, "the data has {} axes, but the model takes {}", shape.len(), input["shape"]);
+    Ok(shape)
+}
+
+fn metadata(model: &str) -> anyhow::Result<Value> {
+    let answer = ureq::get(model).config().http_status_as_error(false).build().call();
+    let mut answer = answer.with_context(|| format!("no answer from {model}"))?;
+    let body: Value = answer.body_mut().read_json()?;
+    fault(answer.status().as_u16(), &body)?;
+    Ok(body)
+}
+
+fn call(request: ureq::RequestBuilder<ureq::typestate::WithBody>, url: &str, body: Option<&str>) -> anyhow::Result<Value> {
+    let request = request.config().http_status_as_error(false).build().header("Content-Type", "application/json");
+    let answer = request.send(body.unwrap_or_default());
+    let mut answer = answer.with_context(|| format!("no answer from {url}; is the server running? (xebec up DIR)"))?;
+    let text = answer.body_mut().read_to_string()?;
+    let body: Value = serde_json::from_str(&text).with_context(|| format!("the answer is not JSON: {text:.200}"))?;
+    fault(answer.status().as_u16(), &body)?;
+    Ok(body)
+}
+
+fn fault(status: u16, body: &Value) -> anyhow::Result<()> {
+    if status == 200 {
+        return Ok(());
+    }
+    let error = body["error"].as_str().unwrap_or("no reason given");
+    match body["hint"].as_str() {
+        Some(hint) => bail!("status {status}: {error}\n  hint: {hint}"),
+        None => bail!("status {status}: {error}"),
+    }
+}
+
+/// A row per row of the first axis, a column per output.
+fn table(answer: &Value) -> anyhow::Result<String> {
+    let outputs = answer["outputs"].as_array().context("the answer has no outputs")?;
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    let title = |output: &Value| format!("{} {} {}", output["name"].as_str().unwrap_or(""), output["datatype"].as_str().unwrap_or(""), output["shape"]);
+    table.set_header(outputs.iter().map(title));
+    let columns: Vec<Vec<String>> = outputs.iter().map(rows).collect();
+    let most = columns.iter().map(Vec::len).max().unwrap_or(0);
+    for row in 0..most {
+        table.add_row(columns.iter().map(|column| column.get(row).cloned().unwrap_or_default()));
+    }
+    let model = format!("{} version {}", answer["model_name"].as_str().unwrap_or(""), answer["model_version"].as_str().unwrap_or(""));
+    Ok(format!("{model}\n{table}"))
+}
+
+/// The elements of an output, a text per row of its first axis.
+fn rows(output: &Value) -> Vec<String> {
+    let data = output["data"].as_array().cloned().unwrap_or_default();
+    let count = output["shape"].as_array().and_then(|shape| shape.first()?.as_u64()).and_then(|rows| usize::try_from(rows).ok());
+    let width = data.len().checked_div(count.unwrap_or(1)).unwrap_or(0).max(1);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let row = |row: &[Value]| row.iter().take(16).map(text).collect::<Vec<_>>().join("  ") + if row.len() > 16 { "  ..." } else { "" };
+    data.chunks(width).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_input() -> anyhow::Result<Value> {
+        Ok(json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]}))
+    }
+
+    #[test]
+    fn arrays_and_lines_become_requests_by_the_models_metadata() {
+        let want = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]});
+        let got: Value = serde_json::from_str(&request("[1.0, 2.0]", one_input).unwrap()).unwrap();
+        assert_eq!(got, want);
+        let got: Value = serde_json::from_str(&request("a,b\n1,2\n3,4\n", one_input).unwrap()).unwrap();
+        assert_eq!(got["inputs"][0]["shape"], json!([2, 2]));
+        let whole = r#"{"inputs": []}"#;
+        assert_eq!(request(whole, one_input).unwrap(), whole);
+    }
+
+    #[test]
+    fn what_is_no_input_is_refused_with_its_place() {
+        let error = request("1,2\n3,x\n", one_input).unwrap_err();
+        assert!(error.to_string().starts_with("line 2 is not numbers"), "{error}");
+        let error = request("[[[1]]]", one_input).unwrap_err();
+        assert!(error.to_string().contains("3 axes"), "{error}");
+    }
+
+    #[test]
+    fn a_name_is_one_segment_of_a_path() {
+        assert_eq!(segment("a/b c"), "a%2Fb%20c");
+    }
+}
