@@ -10,6 +10,7 @@ ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements
 ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
 CLIENTS := $(CACHE)/peers/clients-$(shell cksum < tools/python/requirements-clients.txt | cut -d' ' -f1)
 TOOLS := $(CACHE)/tools
+ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
 CARGO_MACHETE_VERSION := 0.9.2
 
@@ -23,7 +24,7 @@ help: ## this list
 
 demo: engine ## build, serve the examples, send real transactions; ONCE=1 stops by itself
 	cargo build --release --package xebec
-	tools/demo.sh $(if $(ONCE),--once)
+	$(PYTHON) tools/demo.py $(if $(ONCE),--once)
 
 test: engine peers ## every test
 	cargo build --package xebec
@@ -36,13 +37,16 @@ lint: tools ## formatting, clippy, docs, licences, unused dependencies
 	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
 	$(TOOLS)/bin/cargo-machete
 
-bench: engine peers ## the table of docs/guide/performance.md; URL=grpc://host:port measures another server beside it
+bench: engine $(ENCODER) ## the table of docs/guide/performance.md; URL=grpc://host:port measures another server beside it
 	cargo build --release --package xebec --package xebec-e2e --bins
-	tools/bench.sh $(if $(URL),--url $(URL))
+	target/release/figures bench --encoder $(ENCODER) $(if $(URL),--url $(URL))
 
-soak: engine peers ## 60 s at three times the capacity: memory, refusals, goodput
+soak: engine $(ENCODER) ## 60 s at three times the capacity: memory, refusals, goodput
 	cargo build --release --package xebec --package xebec-e2e --bins
-	tools/soak.sh
+	target/release/figures soak --encoder $(ENCODER)
+
+$(ENCODER): models/make_encoder.py | $(CLIENTS)/.done
+	$(CLIENTS)/bin/python models/make_encoder.py $@
 
 engine: $(ENGINE)/.done ## ONNX Runtime's library, from its PyPI wheel
 $(ENGINE)/.done: tools/python/requirements-engine.txt

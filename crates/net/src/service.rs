@@ -68,6 +68,15 @@ impl GrpcMessage {
         message.encode_raw(&mut buffer);
         Self(buffer.freeze())
     }
+
+    /// Puts the prefix before a message that is already encoded.
+    pub fn raw(message: &[u8]) -> Self {
+        let mut buffer = BytesMut::with_capacity(5 + message.len());
+        buffer.put_u8(0);
+        buffer.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+        buffer.extend_from_slice(message);
+        Self(buffer.freeze())
+    }
 }
 
 /// How a call ended.

@@ -50,7 +50,8 @@ pub(crate) fn version(model: &str, raw: &str) -> Result<Option<Version>, InferEr
 
 /// Reads a model's name as callers write it.
 pub(crate) fn model_name(raw: &str) -> Result<ModelName, InferError> {
-    let unknown = || InferError::UnknownModel { model: raw.chars().filter(|c| !c.is_control()).take(255).collect() };
+    let unknown =
+        || InferError::UnknownModel { model: raw.chars().filter(|c| !c.is_control()).take(255).collect() };
     ModelName::parse(raw).map_err(|_| unknown())
 }
 
@@ -86,7 +87,9 @@ impl Service {
     pub(crate) async fn run(routed: &Routed, request: InferRequest) -> Result<InferResponse, InferError> {
         let (sender, receiver) = oneshot::channel();
         routed.upstream.submit(&routed.permit, request, Box::new(Slot(sender)));
-        receiver.await.unwrap_or_else(|_| Err(InferError::Internal("the model ended without an answer".into())))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(InferError::Internal("the model ended without an answer".into())))
     }
 }
 

@@ -16,15 +16,16 @@ use xebec_net::{
     wire::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
         inference::{
-            ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-            ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
-            model_metadata_response::TensorMetadata,
+            ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
+            ModelReadyRequest, ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse,
+            ServerReadyResponse, model_metadata_response::TensorMetadata,
         },
     },
 };
 
 mod decode;
 mod encode;
+pub(crate) mod fields;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -46,11 +47,28 @@ const NOT_OFFERED: [&str; 13] = [
     "LogSettings",
 ];
 
-const OFFERED: [&str; 7] =
-    ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelInfer"];
+const OFFERED: [&str; 7] = [
+    "ServerLive",
+    "ServerReady",
+    "ModelReady",
+    "ServerMetadata",
+    "ModelMetadata",
+    "ModelConfig",
+    "ModelInfer",
+];
 
+/// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
 fn status(error: &InferError, id: &str) -> GrpcStatus {
-    GrpcStatus { code: error.code().grpc(), message: error.message_for(id) }
+    let message = error.message_for(id);
+    let own = matches!(
+        error,
+        InferError::Invalid { .. } | InferError::Unsupported { .. } | InferError::TooLarge { .. }
+    );
+    let message = match error.hint().filter(|_| own) {
+        Some(hint) => format!("{message}; {hint}"),
+        None => message,
+    };
+    GrpcStatus { code: error.code().grpc(), message }
 }
 
 fn parse<M: Message + Default>(call: &GrpcCall<'_>) -> Result<M, GrpcStatus> {
@@ -171,11 +189,15 @@ impl Service {
         self.admit(call.principal, Verb::Probe, None).map_err(|error| status(&error, ""))?;
         match self.serving(&service) {
             Some(status) => Ok(GrpcMessage::encode(&HealthCheckResponse { status: status as i32 })),
-            None => Err(GrpcStatus { code: Code::NotFound.grpc(), message: format!("unknown service '{service}'") }),
+            None => Err(GrpcStatus {
+                code: Code::NotFound.grpc(),
+                message: format!("unknown service '{service}'"),
+            }),
         }
     }
 
-    /// The status now, and again at each change, for as long as the caller listens.
+    /// The status now, and again at each change, for as long as the caller listens and the server serves: a stream that
+    /// stayed open would hold up the drain.
     fn watch(&self, call: &GrpcCall<'_>) -> Result<GrpcAnswer, GrpcStatus> {
         let HealthCheckRequest { service } = parse(call)?;
         self.admit(call.principal, Verb::Probe, None).map_err(|error| status(&error, ""))?;
@@ -187,6 +209,9 @@ impl Service {
                 if last != Some(now) {
                     let message = GrpcMessage::encode(&HealthCheckResponse { status: now as i32 });
                     return Some((message, (this, service, readiness, Some(now))));
+                }
+                if this.0.drain.is_draining() {
+                    return None;
                 }
                 readiness.changed().await.ok()?;
             }
@@ -218,8 +243,9 @@ impl Service {
         let received = Instant::now();
         let target = decode::peek(&call.message)?;
         record.model = target.model.to_owned();
-        let routed = record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
-        let request = decode::request(call.message.clone(), routed.upstream.info(), received, &mut record.id)?;
+        let routed =
+            record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
+        let request = decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();
         let response = Self::run(routed, request).await?;

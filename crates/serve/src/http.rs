@@ -16,23 +16,29 @@ mod infer;
 mod path;
 mod request;
 
+pub(crate) use request::reading::Reading;
+
 impl HttpService for Service {
     async fn call(&self, principal: &Principal, head: Parts, body: Body) -> Response<Bytes> {
-        let target = match path::parse(head.uri.path()) {
-            Ok(target) => target,
-            Err(fault) => return error(&fault, ""),
+        let described = match read(&head) {
+            Ok(Target::Model { verb: Wanted::Infer, model, version }) => {
+                return self.infer(principal, &model, &version, &head, body).await;
+            }
+            Ok(target) => self.describe(principal, &target),
+            Err(fault) => Err(fault),
         };
-        if let Err(fault) = allow(&target, &head.method) {
-            return error(&fault, "");
-        }
-        if let Target::Model { verb: Wanted::Infer, model, version } = &target {
-            return self.infer(principal, model, version, &head, body).await;
-        }
-        self.describe(principal, &target).unwrap_or_else(|fault| {
+        described.unwrap_or_else(|fault| {
             self.0.unrouted.add(fault.code());
             error(&fault, "")
         })
     }
+}
+
+/// What a head asks for, if it may be asked with its method.
+fn read(head: &Parts) -> Result<Target, InferError> {
+    let target = path::parse(head.uri.path())?;
+    allow(&target, &head.method)?;
+    Ok(target)
 }
 
 /// Checks the method. What is not offered is refused by name whatever the method.
@@ -88,7 +94,9 @@ impl Service {
             Wanted::Ready => {
                 let routed = self.route(principal, Verb::Probe, model, version);
                 match routed {
-                    Ok(_) if !self.0.drain.is_draining() => Ok(json(200, &json!({"name": model, "ready": true}))),
+                    Ok(_) if !self.0.drain.is_draining() => {
+                        Ok(json(200, &json!({"name": model, "ready": true})))
+                    }
                     Err(fault) if fault.code() == Code::PermissionDenied => Err(fault),
                     Ok(_) | Err(_) => {
                         let error = json!({"error": "Model version not ready", "ready": false});
@@ -137,9 +145,7 @@ impl Service {
 
     fn rest_metadata(&self, routed: &Routed) -> Value {
         let info = routed.upstream.info();
-        let tensor = |tensor: &TensorInfo| {
-            json!({"name": &*tensor.name, "datatype": tensor.datatype.as_str(), "shape": tensor.shape})
-        };
+        let tensor = |tensor: &TensorInfo| json!({"name": &*tensor.name, "datatype": tensor.datatype.as_str(), "shape": tensor.shape});
         let versions = self.0.router.versions(&routed.permit);
         json!({
             "name": info.name.as_str(),

@@ -1,16 +1,28 @@
 //! Request parameters, with the meaning that both transports give them.
 //!
 //! What the protocol reserves is honoured or refused by name; a caller's own parameters mean nothing here.
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 use xebec_core::InferError;
 
+/// Most inputs, and most requested outputs, of one request: more than any model has, and few enough that a request of
+/// nothing but empty ones costs little.
+pub(crate) const MOST_TENSORS: usize = 4096;
+
+/// Most extents of a shape.
+pub(crate) const MOST_AXES: usize = 256;
+
 /// The value of a parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
     Bool(bool),
     Whole(i64),
+    /// A real number, or nothing that a parameter of the protocol may be.
     Real,
-    Text(String),
+    Text(Cow<'a, str>),
+}
+
+pub(crate) fn too_many(what: &str) -> InferError {
+    InferError::invalid(format!("request has more than {MOST_TENSORS} {what}"))
 }
 
 /// Parameters of a whole request.
@@ -41,24 +53,31 @@ fn wrong(name: &str, wants: &str) -> InferError {
 
 impl RequestParameters {
     /// Takes one parameter in.
-    pub(crate) fn take(&mut self, name: &str, value: &Value) -> Result<(), InferError> {
+    pub(crate) fn take(&mut self, name: &str, value: &Value<'_>) -> Result<(), InferError> {
         match (name, value) {
             ("binary_data_output", Value::Bool(binary)) => self.binary_output = *binary,
             ("binary_data_output", _) => return Err(wrong(name, "true or false")),
             ("timeout", Value::Whole(microseconds)) => {
-                let microseconds = u64::try_from(*microseconds).map_err(|_| wrong(name, "a number of microseconds"))?;
+                let microseconds =
+                    u64::try_from(*microseconds).map_err(|_| wrong(name, "a number of microseconds"))?;
                 self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
             }
             ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
             ("priority", Value::Whole(0)) => (),
             ("priority", Value::Whole(_)) => {
-                return Err(unsupported("parameter 'priority' is not offered by this version", "leave it out, or send 0"));
+                return Err(unsupported(
+                    "parameter 'priority' is not offered by this version",
+                    "leave it out, or send 0",
+                ));
             }
             ("sequence_id", Value::Whole(0)) | ("sequence_start" | "sequence_end", Value::Bool(false)) => (),
             ("sequence_id", Value::Text(id)) if id.is_empty() => (),
             ("sequence_id" | "sequence_start" | "sequence_end", _) => {
                 let hint = "keep the state in the client and send it with each request";
-                return Err(unsupported(format!("parameter '{name}': stateful models are not offered by this version"), hint));
+                return Err(unsupported(
+                    format!("parameter '{name}': stateful models are not offered by this version"),
+                    hint,
+                ));
             }
             _ if name.starts_with("triton_") => {
                 return Err(InferError::invalid_hint(
@@ -74,21 +93,24 @@ impl RequestParameters {
 
 impl TensorParameters {
     /// Takes one parameter of the tensor `tensor` in.
-    pub(crate) fn take(&mut self, tensor: &str, name: &str, value: &Value) -> Result<(), InferError> {
+    pub(crate) fn take(&mut self, tensor: &str, name: &str, value: &Value<'_>) -> Result<(), InferError> {
         match (name, value) {
             ("binary_data_size", Value::Whole(size)) => {
-                self.binary_size = Some(usize::try_from(*size).map_err(|_| wrong(name, "a number of bytes"))?);
+                self.binary_size =
+                    Some(usize::try_from(*size).map_err(|_| wrong(name, "a number of bytes"))?);
             }
             ("binary_data_size", _) => return Err(wrong(name, "a number of bytes")),
             ("binary_data", Value::Bool(binary)) => self.binary = Some(*binary),
             ("binary_data", _) => return Err(wrong(name, "true or false")),
             ("classification", Value::Whole(0)) => (),
             ("classification", _) => {
-                let what = format!("parameter 'classification' of output '{tensor}' is not offered by this version");
+                let what =
+                    format!("parameter 'classification' of output '{tensor}' is not offered by this version");
                 return Err(unsupported(what, "ask for the scores and sort them in the client"));
             }
             ("shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset", _) => {
-                let what = format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");
+                let what =
+                    format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");
                 return Err(unsupported(what, "send the data with the request"));
             }
             _ => (),

@@ -1,6 +1,6 @@
 //! Tensors of the wire: typed contents of gRPC, JSON in, JSON out.
 use std::sync::Arc;
-use xebec_core::model::TensorInfo;
+use xebec_core::{InferError, model::TensorInfo};
 
 pub(crate) mod json_in;
 pub(crate) mod json_out;
@@ -8,7 +8,19 @@ pub(crate) mod typed;
 
 /// The model's own copy of a name, or a new one if it has no such tensor.
 pub(crate) fn intern(known: &[TensorInfo], name: &str) -> Arc<str> {
-    known.iter().find(|tensor| *tensor.name == *name).map_or_else(|| name.into(), |tensor| Arc::clone(&tensor.name))
+    known
+        .iter()
+        .find(|tensor| *tensor.name == *name)
+        .map_or_else(|| name.into(), |tensor| Arc::clone(&tensor.name))
+}
+
+/// The refusal of a tensor whose elements are not as many as its shape says. Reading stops at the first one too many.
+pub(crate) fn miscounted(name: &str, got: usize, want: usize, dims: &str, place: &str) -> InferError {
+    InferError::invalid(if got > want {
+        format!("input '{name}' has more elements in {place} than the {want} that shape {dims} needs")
+    } else {
+        format!("input '{name}' has {got} elements in {place} where shape {dims} needs {want}")
+    })
 }
 
 /// Which outputs are wanted as binary tensors.

@@ -1,17 +1,17 @@
-//! `ModelInferRequest` to an [`InferRequest`]: raw contents stay views on the message.
+//! `ModelInferRequest` to an [`InferRequest`], in one pass over the message: raw contents stay views on it.
+//!
+//! Invariant: what is made is bounded by the message's own size and by [`MOST_TENSORS`], whatever it says.
+use super::fields::{Content, Fields, malformed, varints};
 use crate::{
-    parameters::{RequestParameters, TensorParameters, Value},
+    parameters::{MOST_AXES, MOST_TENSORS, RequestParameters, TensorParameters, Value, too_many},
     tensor::{intern, typed},
 };
 use bytes::Bytes;
-use prost::{
-    Message as _,
-    bytes::Buf as _,
-    encoding::{WireType, decode_key, decode_varint},
-};
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 use xebec_core::{Datatype, InferError, InferRequest, ModelInfo, Tensor};
-use xebec_net::wire::inference::{InferParameter, ModelInferRequest, infer_parameter::ParameterChoice};
+
+#[cfg(test)]
+mod tests;
 
 /// What a message says it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,144 +20,185 @@ pub(super) struct Target<'a> {
     pub(super) version: &'a str,
 }
 
-fn malformed(what: impl std::fmt::Display) -> InferError {
-    InferError::invalid(format!("the message is not a ModelInferRequest: {what}"))
-}
-
-/// Reads model and version, which every known client writes first, and nothing behind the first tensor.
+/// Reads model and version and skips the rest: nothing of a tensor is looked at.
 pub(super) fn peek(message: &[u8]) -> Result<Target<'_>, InferError> {
-    let (mut model, mut version) = ("", "");
-    let mut rest = message;
-    while rest.has_remaining() {
-        let (number, kind) = decode_key(&mut rest).map_err(malformed)?;
-        // Fields 3 to 7 may come first from a client that is not known; then the model has to be looked for behind.
-        match (number, kind) {
-            (1, WireType::LengthDelimited) => model = text(&mut rest)?,
-            (2, WireType::LengthDelimited) => version = text(&mut rest)?,
-            (3.., WireType::LengthDelimited) if !model.is_empty() => break,
-            (_, WireType::LengthDelimited) => {
-                skip(&mut rest)?;
-            }
-            _ => return Err(malformed("a field has the wrong wire type")),
+    let mut target = Target { model: "", version: "" };
+    let mut fields = Fields(message);
+    let mut repeated = 0usize;
+    while let Some((number, content)) = fields.next()? {
+        // As protobuf has it, the last of several counts.
+        match number {
+            1 => target.model = content.text()?,
+            2 => target.version = content.text()?,
+            _ => repeated += 1,
+        }
+        if repeated > 4 * MOST_TENSORS {
+            return Err(malformed(format!("it has more than {} fields", 4 * MOST_TENSORS)));
         }
     }
-    Ok(Target { model, version })
-}
-
-fn skip<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], InferError> {
-    let length = decode_varint(rest).map_err(malformed)?;
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let (field, tail) = rest.split_at_checked(length).ok_or_else(|| malformed("a field ends after the message"))?;
-    *rest = tail;
-    Ok(field)
-}
-
-fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, InferError> {
-    std::str::from_utf8(skip(rest)?).map_err(|_| malformed("a name is not UTF-8"))
+    Ok(target)
 }
 
 /// Decodes the whole request. The request's own mark is left in `id` also if the rest is wrong.
 pub(super) fn request(
-    message: Bytes,
+    message: &Bytes,
     info: &ModelInfo,
     received: Instant,
     id: &mut String,
 ) -> Result<InferRequest, InferError> {
-    let mut message = ModelInferRequest::decode(message).map_err(malformed)?;
-    id.clone_from(&message.id);
     let mut parameters = RequestParameters::default();
-    for (name, parameter) in &message.parameters {
-        parameters.take(name, &value(parameter))?;
+    let mut inputs = Vec::with_capacity(info.inputs.len());
+    let mut outputs = Vec::new();
+    let mut raw: Vec<&[u8]> = Vec::new();
+    let mut fields = Fields(message);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            3 => content.text()?.clone_into(id),
+            4 => parameter(content.bytes()?, |name, value| parameters.take(name, value))?,
+            5 => bounded(&mut inputs, "inputs", input(content.bytes()?)?)?,
+            6 => bounded(&mut outputs, "outputs", output(content.bytes()?)?)?,
+            7 => bounded(&mut raw, "raw_input_contents", content.bytes()?)?,
+            _ => (),
+        }
     }
-    for output in &message.outputs {
-        tensor_parameters(&output.name, &output.parameters)?;
-    }
-    let inputs = inputs(&mut message, info)?;
-    Ok(InferRequest {
-        id: message.id,
-        inputs,
-        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
-        timeout: parameters.timeout,
-        received,
-    })
+    let inputs = tensors(message, inputs, &raw, info)?;
+    Ok(InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received })
 }
 
-fn value(parameter: &InferParameter) -> Value {
-    match &parameter.parameter_choice {
-        Some(ParameterChoice::BoolParam(value)) => Value::Bool(*value),
-        Some(ParameterChoice::Int64Param(value)) => Value::Whole(*value),
-        Some(ParameterChoice::Uint64Param(value)) => Value::Whole(i64::try_from(*value).unwrap_or(i64::MAX)),
-        Some(ParameterChoice::StringParam(value)) => Value::Text(value.clone()),
-        Some(ParameterChoice::DoubleParam(_)) | None => Value::Real,
+fn bounded<T>(list: &mut Vec<T>, what: &str, item: T) -> Result<(), InferError> {
+    if list.len() == MOST_TENSORS {
+        return Err(too_many(what));
+    }
+    list.push(item);
+    Ok(())
+}
+
+/// An input as it stands in the message.
+struct Input<'a> {
+    name: &'a str,
+    datatype: &'a str,
+    shape: Vec<i64>,
+    contents: Option<&'a [u8]>,
+}
+
+fn input(bytes: &[u8]) -> Result<Input<'_>, InferError> {
+    let mut input = Input { name: "", datatype: "", shape: Vec::new(), contents: None };
+    let mut fields = Fields(bytes);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            1 => input.name = content.text()?,
+            2 => input.datatype = content.text()?,
+            3 => axes(&mut input.shape, content)?,
+            4 => tensor_parameter(input.name, content.bytes()?)?,
+            5 if input.contents.is_some() => return Err(malformed("an input has its contents twice")),
+            5 => input.contents = Some(content.bytes()?),
+            _ => (),
+        }
+    }
+    Ok(input)
+}
+
+fn axes(shape: &mut Vec<i64>, content: Content<'_>) -> Result<(), InferError> {
+    let mut push = |extent: u64| {
+        if shape.len() == MOST_AXES {
+            return Err(InferError::invalid(format!("a shape has more than {MOST_AXES} extents")));
+        }
+        shape.push(extent.cast_signed());
+        Ok(())
+    };
+    match content {
+        Content::Varint(extent) => push(extent),
+        packed => varints(packed.bytes()?, push),
     }
 }
 
-fn tensor_parameters(tensor: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<(), InferError> {
-    let mut taken = TensorParameters::default();
-    parameters.iter().try_for_each(|(name, parameter)| taken.take(tensor, name, &value(parameter)))
+fn output(bytes: &[u8]) -> Result<String, InferError> {
+    let mut name = "";
+    let mut fields = Fields(bytes);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            1 => name = content.text()?,
+            2 => tensor_parameter(name, content.bytes()?)?,
+            _ => (),
+        }
+    }
+    Ok(name.to_owned())
 }
 
-fn inputs(message: &mut ModelInferRequest, info: &ModelInfo) -> Result<Vec<Tensor>, InferError> {
-    let raw = std::mem::take(&mut message.raw_input_contents);
-    let given = std::mem::take(&mut message.inputs);
-    if !raw.is_empty() && raw.len() != given.len() {
+fn tensor_parameter(tensor: &str, entry: &[u8]) -> Result<(), InferError> {
+    // Sizes and forms of binary data mean nothing in gRPC, but what is not offered is refused here too.
+    parameter(entry, |name, value| TensorParameters::default().take(tensor, name, value))
+}
+
+/// Reads one entry of a map of parameters.
+fn parameter(
+    entry: &[u8],
+    mut take: impl FnMut(&str, &Value<'_>) -> Result<(), InferError>,
+) -> Result<(), InferError> {
+    let (mut name, mut value) = ("", Value::Real);
+    let mut fields = Fields(entry);
+    while let Some((number, content)) = fields.next()? {
+        match number {
+            1 => name = content.text()?,
+            2 => value = choice(content.bytes()?)?,
+            _ => (),
+        }
+    }
+    take(name, &value)
+}
+
+fn choice(bytes: &[u8]) -> Result<Value<'_>, InferError> {
+    let mut value = Value::Real;
+    let mut fields = Fields(bytes);
+    while let Some(field) = fields.next()? {
+        value = match field {
+            (1, Content::Varint(flag)) => Value::Bool(flag != 0),
+            (2, Content::Varint(number)) => Value::Whole(number.cast_signed()),
+            (3, content) => Value::Text(content.text()?.into()),
+            (4, Content::Fixed64(_)) => Value::Real,
+            (5, Content::Varint(number)) => Value::Whole(i64::try_from(number).unwrap_or(i64::MAX)),
+            (1..=5, _) => return Err(malformed("a parameter has the wrong wire type")),
+            _ => continue,
+        };
+    }
+    Ok(value)
+}
+
+fn tensors(
+    message: &Bytes,
+    inputs: Vec<Input<'_>>,
+    raw: &[&[u8]],
+    info: &ModelInfo,
+) -> Result<Vec<Tensor>, InferError> {
+    if let Some(mixed) = inputs.iter().find(|input| !raw.is_empty() && input.contents.is_some()) {
+        let Input { name, .. } = mixed;
         return Err(InferError::invalid_hint(
-            format!("request has {} inputs but {} raw_input_contents", given.len(), raw.len()),
+            format!(
+                "contents field must not be specified when using raw_input_contents for '{name}' for model '{}'",
+                info.name
+            ),
+            "use one of the two for all inputs",
+        ));
+    }
+    if !raw.is_empty() && raw.len() != inputs.len() {
+        return Err(InferError::invalid_hint(
+            format!("request has {} inputs but {} raw_input_contents", inputs.len(), raw.len()),
             "give raw_input_contents for every input, or contents for every input",
         ));
     }
-    let mut raw = raw.into_iter();
-    let mut tensors = Vec::with_capacity(given.len());
-    for input in given {
-        tensor_parameters(&input.name, &input.parameters)?;
-        let datatype: Datatype = input
-            .datatype
-            .parse()
-            .map_err(|error| InferError::invalid(format!("input '{}': {error}", input.name)))?;
-        let data = match (raw.next(), input.contents) {
-            (Some(_), Some(_)) => {
-                return Err(InferError::invalid_hint(
-                    format!("contents field must not be specified when using raw_input_contents for '{}' for model '{}'", input.name, info.name),
-                    "use one of the two for all inputs",
-                ));
+    let mut raw = raw.iter();
+    let one = |input: Input<'_>| {
+        let Input { name, datatype, shape, contents } = input;
+        let datatype: Datatype =
+            datatype.parse().map_err(|error| InferError::invalid(format!("input '{name}': {error}")))?;
+        let data = match (raw.next(), contents) {
+            (Some(raw), _) => message.slice_ref(raw),
+            (None, Some(contents)) => {
+                typed::bytes(&typed::Wanted { name, datatype, shape: &shape }, contents, message)?
             }
-            (Some(raw), None) => raw,
-            (None, Some(contents)) => typed::bytes(&input.name, datatype, contents)?,
             (None, None) => Bytes::new(),
         };
-        tensors.push(Tensor { name: intern(&info.inputs, &input.name), datatype, shape: input.shape, data });
-    }
-    Ok(tensors)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use xebec_net::wire::inference::model_infer_request::InferInputTensor;
-
-    fn message(model: &str, version: &str) -> ModelInferRequest {
-        ModelInferRequest {
-            model_name: model.into(),
-            model_version: version.into(),
-            inputs: vec![InferInputTensor { name: "x".into(), ..InferInputTensor::default() }],
-            ..ModelInferRequest::default()
-        }
-    }
-
-    #[test]
-    fn model_and_version_are_found_whatever_comes_first() {
-        let bytes = message("fraud", "3").encode_to_vec();
-        assert_eq!(peek(&bytes), Ok(Target { model: "fraud", version: "3" }));
-        // The version only, then the tensor, then the model: legal in protobuf.
-        let mut late = ModelInferRequest { model_name: String::new(), ..message("", "3") }.encode_to_vec();
-        late.extend(ModelInferRequest { model_name: "fraud".into(), ..ModelInferRequest::default() }.encode_to_vec());
-        assert_eq!(peek(&late), Ok(Target { model: "fraud", version: "3" }));
-    }
-
-    #[test]
-    fn what_is_no_message_is_refused_without_reading_past_its_end() {
-        for bytes in [&[0x0a, 200][..], &[0x0a, 2, 0xff, 0xff], &[0x08, 1], &[0xff; 20]] {
-            assert!(peek(bytes).is_err(), "{bytes:?}");
-        }
-    }
+        Ok(Tensor { name: intern(&info.inputs, name), datatype, shape, data })
+    };
+    inputs.into_iter().map(one).collect()
 }

@@ -30,7 +30,9 @@ pub(super) fn response(
     };
     let size = prost::Message::encoded_len(&message);
     if size > MOST_BYTES {
-        return Err(InferError::Internal(format!("the answer has {size} bytes, more than gRPC can carry; ask for fewer outputs")));
+        return Err(InferError::Internal(format!(
+            "the answer has {size} bytes, more than gRPC can carry; ask for fewer outputs"
+        )));
     }
     Ok((GrpcMessage::encode(&message), size))
 }

@@ -38,7 +38,7 @@ impl Service {
             }
             Err(fault) => {
                 let mut response = error(&fault, &record.id);
-                if matches!(&fault, InferError::Unsupported { what, .. } if what.starts_with("content encoding")) {
+                if content_encoding(&head.headers).is_err() {
                     response = answer::with_accepted_encodings(response);
                 }
                 record.fail(&fault);
@@ -128,7 +128,8 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
     })?;
     if length == 0 {
         return Err(InferError::Unsupported {
-            what: "raw binary requests (Inference-Header-Content-Length: 0) are not offered by this version".into(),
+            what: "raw binary requests (Inference-Header-Content-Length: 0) are not offered by this version"
+                .into(),
             hint: Some("send a JSON header that names the input, its shape and its datatype".into()),
         });
     }
@@ -156,7 +157,8 @@ fn accepted(headers: &HeaderMap) -> Option<Encoding> {
     let value = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
     value.split(',').find_map(|offer| {
         let (token, quality) = offer.split_once(';').unwrap_or((offer, ""));
-        let refused = quality.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()) == Some(0.0);
+        let refused =
+            quality.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()) == Some(0.0);
         Encoding::parse(token).filter(|_| !refused)
     })
 }

@@ -11,7 +11,11 @@ pub(super) enum Target {
     Live,
     Ready,
     Models,
-    Model { verb: Verb, model: String, version: String },
+    Model {
+        verb: Verb,
+        model: String,
+        version: String,
+    },
     /// Known, but not offered, by name.
     NotOffered(String),
 }
@@ -34,7 +38,8 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
     let rest = path.strip_prefix("/v2").ok_or_else(unknown)?;
     let segments: Vec<&str> = rest.trim_end_matches('/').split('/').skip(1).collect();
     match segments.as_slice() {
-        [] => Ok(Target::Server).and_then(|target| if rest.is_empty() || rest == "/" { Ok(target) } else { Err(unknown()) }),
+        [] => Ok(Target::Server)
+            .and_then(|target| if rest.is_empty() || rest == "/" { Ok(target) } else { Err(unknown()) }),
         ["health", "live"] => Ok(Target::Live),
         ["health", "ready"] => Ok(Target::Ready),
         ["models"] => Ok(Target::Models),
@@ -95,7 +100,8 @@ mod tests {
         for (path, want) in cases {
             assert_eq!(parse(path), Ok(want), "{path}");
         }
-        for path in ["/", "/v1/models", "/v2x", "/v2/health", "/v2/models/m/nothing", "/v2/models/m/infer/x"] {
+        for path in ["/", "/v1/models", "/v2x", "/v2/health", "/v2/models/m/nothing", "/v2/models/m/infer/x"]
+        {
             assert!(matches!(parse(path), Err(InferError::UnknownPath { .. })), "{path}");
         }
     }

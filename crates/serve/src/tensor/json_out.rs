@@ -43,7 +43,7 @@ pub(crate) fn response(
         }
     }
     out.extend_from_slice(b"]}");
-    if blobs.is_empty() && !binary.default {
+    if blobs.is_empty() {
         return Ok((out.into(), None));
     }
     let json_length = out.len();
@@ -92,7 +92,9 @@ fn fixed<const N: usize>(out: &mut Vec<u8>, data: &[u8], write: impl Fn(&mut Vec
 fn elements(out: &mut Vec<u8>, tensor: &Tensor) -> Result<(), InferError> {
     let data = &tensor.data;
     match tensor.datatype {
-        Datatype::Bool => fixed::<1>(out, data, |out, [flag]| out.extend_from_slice(if flag == 0 { b"false" } else { b"true" })),
+        Datatype::Bool => fixed::<1>(out, data, |out, [flag]| {
+            out.extend_from_slice(if flag == 0 { b"false" } else { b"true" })
+        }),
         Datatype::Uint8 => fixed(out, data, |out, bytes| whole(out, u8::from_le_bytes(bytes))),
         Datatype::Uint16 => fixed(out, data, |out, bytes| whole(out, u16::from_le_bytes(bytes))),
         Datatype::Uint32 => fixed(out, data, |out, bytes| whole(out, u32::from_le_bytes(bytes))),

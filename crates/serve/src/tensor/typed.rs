@@ -1,115 +1,184 @@
-//! Typed contents of gRPC (`InferTensorContents`) to bytes.
+//! Typed contents of gRPC (`InferTensorContents`) to bytes, straight from the message.
+//!
+//! Invariant: no more elements are made than the shape says.
+use crate::grpc::fields::{Content, Fields, malformed, varints};
 use bytes::Bytes;
-use xebec_core::{Datatype, InferError};
-use xebec_net::wire::inference::InferTensorContents;
+use xebec_core::{Datatype, InferError, error::dims_text, tensor::element_count};
 
-/// The bytes of typed contents. Narrow integers travel in 32 bits and are checked.
-pub(crate) fn bytes(name: &str, datatype: Datatype, contents: InferTensorContents) -> Result<Bytes, InferError> {
-    let c = contents;
+/// The tensor that contents belong to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) datatype: Datatype,
+    pub(crate) shape: &'a [i64],
+}
+
+/// The fields of `InferTensorContents`, by number.
+const FIELDS: [&str; 9] = [
+    "",
+    "bool_contents",
+    "int_contents",
+    "int64_contents",
+    "uint_contents",
+    "uint64_contents",
+    "fp32_contents",
+    "fp64_contents",
+    "bytes_contents",
+];
+
+const fn field_of(datatype: Datatype) -> Option<u32> {
+    Some(match datatype {
+        Datatype::Bool => 1,
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => 2,
+        Datatype::Int64 => 3,
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => 4,
+        Datatype::Uint64 => 5,
+        Datatype::Fp32 => 6,
+        Datatype::Fp64 => 7,
+        Datatype::Bytes => 8,
+        Datatype::Fp16 | Datatype::Bf16 => return None,
+    })
+}
+
+fn name_of(field: u32) -> &'static str {
+    FIELDS.get(field as usize).copied().unwrap_or_default()
+}
+
+/// The bytes of typed contents, which lie in `message`. Narrow integers travel in 32 bits and are checked.
+pub(crate) fn bytes(wanted: &Wanted<'_>, contents: &[u8], message: &Bytes) -> Result<Bytes, InferError> {
+    let Wanted { name, datatype, shape } = *wanted;
     let field = field_of(datatype).ok_or_else(|| {
         InferError::invalid_hint(
             format!("input '{name}': {datatype} has no typed contents in gRPC"),
             "send it in raw_input_contents",
         )
     })?;
-    let filled = [
-        ("bool_contents", c.bool_contents.len()),
-        ("int_contents", c.int_contents.len()),
-        ("int64_contents", c.int64_contents.len()),
-        ("uint_contents", c.uint_contents.len()),
-        ("uint64_contents", c.uint64_contents.len()),
-        ("fp32_contents", c.fp32_contents.len()),
-        ("fp64_contents", c.fp64_contents.len()),
-        ("bytes_contents", c.bytes_contents.len()),
-    ];
-    if let Some((other, _)) = filled.iter().find(|(other, len)| *len > 0 && *other != field) {
-        return Err(InferError::invalid_hint(
-            format!("input '{name}' of {datatype} has its elements in {other}"),
-            format!("put them into {field}"),
-        ));
+    let mut elements =
+        Elements { wanted, most: element_count(shape).unwrap_or(usize::MAX), count: 0, bytes: Vec::new() };
+    let mut fields = Fields(contents);
+    while let Some((number, content)) = fields.next()? {
+        match content {
+            _ if number != field && (1..FIELDS.len()).contains(&(number as usize)) => {
+                return Err(InferError::invalid_hint(
+                    format!("input '{name}' of {datatype} has its elements in {}", name_of(number)),
+                    format!("put them into {}", name_of(field)),
+                ));
+            }
+            _ if number != field => (),
+            // Numbers of fixed width are packed as they are wanted: the usual single block stays where it is.
+            Content::Bytes(block) if matches!(field, 6 | 7) && fields.0.is_empty() && elements.count == 0 => {
+                elements.block(block)?;
+                elements.complete()?;
+                return Ok(message.slice_ref(block));
+            }
+            content => elements.field(content)?,
+        }
     }
-    let out: Vec<u8> = match datatype {
-        Datatype::Bool => c.bool_contents.into_iter().map(u8::from).collect(),
-        Datatype::Int8 => narrow(name, datatype, c.int_contents, |x| i8::try_from(x).map(i8::to_le_bytes))?,
-        Datatype::Int16 => narrow(name, datatype, c.int_contents, |x| i16::try_from(x).map(i16::to_le_bytes))?,
-        Datatype::Int32 => flat(c.int_contents, i32::to_le_bytes),
-        Datatype::Int64 => flat(c.int64_contents, i64::to_le_bytes),
-        Datatype::Uint8 => narrow(name, datatype, c.uint_contents, |x| u8::try_from(x).map(u8::to_le_bytes))?,
-        Datatype::Uint16 => narrow(name, datatype, c.uint_contents, |x| u16::try_from(x).map(u16::to_le_bytes))?,
-        Datatype::Uint32 => flat(c.uint_contents, u32::to_le_bytes),
-        Datatype::Uint64 => flat(c.uint64_contents, u64::to_le_bytes),
-        Datatype::Fp32 => flat(c.fp32_contents, f32::to_le_bytes),
-        Datatype::Fp64 => flat(c.fp64_contents, f64::to_le_bytes),
-        _ => strings(&c.bytes_contents),
-    };
-    Ok(out.into())
+    elements.complete()?;
+    Ok(elements.bytes.into())
 }
 
-const fn field_of(datatype: Datatype) -> Option<&'static str> {
-    Some(match datatype {
-        Datatype::Bool => "bool_contents",
-        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => "int_contents",
-        Datatype::Int64 => "int64_contents",
-        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => "uint_contents",
-        Datatype::Uint64 => "uint64_contents",
-        Datatype::Fp32 => "fp32_contents",
-        Datatype::Fp64 => "fp64_contents",
-        Datatype::Bytes => "bytes_contents",
-        Datatype::Fp16 | Datatype::Bf16 => return None,
-    })
+struct Elements<'a> {
+    wanted: &'a Wanted<'a>,
+    most: usize,
+    count: usize,
+    bytes: Vec<u8>,
 }
 
-fn flat<T, const N: usize>(elements: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(elements.len() * N);
-    elements.into_iter().for_each(|element| out.extend_from_slice(&bytes(element)));
-    out
-}
-
-fn narrow<T: Copy + std::fmt::Display, E, const N: usize>(
-    name: &str,
-    datatype: Datatype,
-    elements: Vec<T>,
-    bytes: impl Fn(T) -> Result<[u8; N], E>,
-) -> Result<Vec<u8>, InferError> {
-    let mut out = Vec::with_capacity(elements.len() * N);
-    for (index, element) in elements.into_iter().enumerate() {
-        let element = bytes(element)
-            .map_err(|_| InferError::invalid(format!("input '{name}' element {index}: {element} does not fit {datatype}")))?;
-        out.extend_from_slice(&element);
-    }
-    Ok(out)
-}
-
-fn strings(elements: &[Bytes]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(elements.iter().map(|element| element.len() + 4).sum());
-    for element in elements {
-        // A message is below 4 GiB, so an element in it is too.
-        out.extend_from_slice(&u32::try_from(element.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(element);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn narrow_integers_are_checked_and_other_fields_are_refused() {
-        let ints = |int_contents| InferTensorContents { int_contents, ..InferTensorContents::default() };
-        assert_eq!(bytes("x", Datatype::Int8, ints(vec![-1, 127])).unwrap(), vec![255, 127]);
-        let error = bytes("x", Datatype::Int8, ints(vec![0, 300])).unwrap_err();
-        assert_eq!(error.to_string(), "input 'x' element 1: 300 does not fit INT8");
-        let error = bytes("x", Datatype::Fp32, ints(vec![1])).unwrap_err();
-        assert_eq!(error.to_string(), "input 'x' of FP32 has its elements in int_contents");
-        let error = bytes("x", Datatype::Fp16, ints(vec![1])).unwrap_err();
-        assert_eq!(error.hint().as_deref(), Some("send it in raw_input_contents"));
+impl Elements<'_> {
+    fn field(&mut self, content: Content<'_>) -> Result<(), InferError> {
+        let width = self.wanted.datatype.size_bytes();
+        match (content, width) {
+            (Content::Bytes(element), None) => self.string(element),
+            (Content::Bytes(block), Some(_)) if self.is_real() => {
+                self.block(block)?;
+                self.bytes.extend_from_slice(block);
+                Ok(())
+            }
+            (Content::Bytes(block), Some(width)) => {
+                // A number takes at least one byte of the block.
+                self.bytes
+                    .reserve(self.most.saturating_sub(self.count).min(block.len()).saturating_mul(width));
+                varints(block, |number| self.number(number))
+            }
+            (Content::Varint(number), Some(_)) if !self.is_real() => self.number(number),
+            (Content::Fixed32(bytes), Some(4)) if self.is_real() => self.push(&bytes),
+            (Content::Fixed64(bytes), Some(8)) if self.is_real() => self.push(&bytes),
+            _ => Err(malformed("contents have the wrong wire type")),
+        }
     }
 
-    #[test]
-    fn strings_get_their_length_before_them() {
-        let contents =
-            InferTensorContents { bytes_contents: vec![Bytes::from("ab"), Bytes::new()], ..InferTensorContents::default() };
-        assert_eq!(bytes("x", Datatype::Bytes, contents).unwrap(), vec![2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0]);
+    fn is_real(&self) -> bool {
+        matches!(self.wanted.datatype, Datatype::Fp32 | Datatype::Fp64)
+    }
+
+    /// Counts a packed block of numbers of fixed width.
+    fn block(&mut self, block: &[u8]) -> Result<(), InferError> {
+        let width = self.wanted.datatype.size_bytes().unwrap_or(1);
+        if !block.len().is_multiple_of(width) {
+            return Err(malformed("a packed field ends inside a number"));
+        }
+        self.count += block.len() / width;
+        if self.count > self.most { Err(self.miscounted()) } else { Ok(()) }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), InferError> {
+        if self.count == self.most {
+            self.count += 1;
+            return Err(self.miscounted());
+        }
+        self.count += 1;
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn string(&mut self, element: &[u8]) -> Result<(), InferError> {
+        let length = u32::try_from(element.len()).map_err(|_| malformed("an element has 4 GiB or more"))?;
+        self.push(&length.to_le_bytes())?;
+        self.bytes.extend_from_slice(element);
+        Ok(())
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "protobuf: 32-bit fields are the low half of their varint"
+    )]
+    fn number(&mut self, number: u64) -> Result<(), InferError> {
+        let (signed, unsigned) = ((number as u32).cast_signed(), number as u32);
+        let misfit = |value: &dyn std::fmt::Display, count| {
+            let Wanted { name, datatype, .. } = self.wanted;
+            InferError::invalid(format!("input '{name}' element {count}: {value} does not fit {datatype}"))
+        };
+        match self.wanted.datatype {
+            Datatype::Bool => self.push(&[u8::from(number != 0)]),
+            Datatype::Int8 => {
+                let narrow = i8::try_from(signed).map_err(|_| misfit(&signed, self.count))?;
+                self.push(&narrow.to_le_bytes())
+            }
+            Datatype::Int16 => {
+                let narrow = i16::try_from(signed).map_err(|_| misfit(&signed, self.count))?;
+                self.push(&narrow.to_le_bytes())
+            }
+            Datatype::Uint8 => {
+                let narrow = u8::try_from(unsigned).map_err(|_| misfit(&unsigned, self.count))?;
+                self.push(&narrow.to_le_bytes())
+            }
+            Datatype::Uint16 => {
+                let narrow = u16::try_from(unsigned).map_err(|_| misfit(&unsigned, self.count))?;
+                self.push(&narrow.to_le_bytes())
+            }
+            Datatype::Int32 | Datatype::Uint32 => self.push(&unsigned.to_le_bytes()),
+            _ => self.push(&number.to_le_bytes()),
+        }
+    }
+
+    /// Whether there are as many as the shape says. A shape that cannot be is left to the model's own check.
+    fn complete(&self) -> Result<(), InferError> {
+        if self.most == usize::MAX || self.count == self.most { Ok(()) } else { Err(self.miscounted()) }
+    }
+
+    fn miscounted(&self) -> InferError {
+        let Wanted { name, shape, .. } = self.wanted;
+        crate::tensor::miscounted(name, self.count, self.most, &dims_text(shape), "contents")
     }
 }

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Serve the examples, send real transactions, show the answers (`make demo`). Only Python's standard library."""
+
+import argparse
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples/fraud-detection"
+MODELS = ("fraud-mlp", "fraud-trees")
+
+
+def start(binary: Path, ports: list[str]) -> tuple[subprocess.Popen, dict[str, str]]:
+    """Starts `xebec up examples` and waits until it says that it is ready."""
+    command = [str(binary), "up", str(ROOT / "examples"), *ports]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    said = {}
+    for line in server.stdout:
+        print(line, end="", flush=True)
+        word, _, rest = line.strip().partition(" ")
+        said[word] = rest.strip()
+        if word == "ready":
+            return server, said
+    sys.exit(f"xebec ended with status {server.wait()} before it was ready")
+
+
+def transactions(count: int) -> tuple[list[str], list[list[float]], list[bool]]:
+    with (EXAMPLE / "data/transactions.csv").open() as file:
+        head, *rows = csv.reader(file)
+    rows = rows[:count]
+    return head, [[float(cell) for cell in row[:-1]] for row in rows], [row[-1] == "1" for row in rows]
+
+
+def ask(url: str, model: str, rows: list[list[float]]) -> tuple[list[float], float]:
+    """Fraud probabilities of the rows, and the time the answer took, in microseconds."""
+    tensor = {"name": "transactions", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": rows}
+    body = json.dumps({"inputs": [tensor], "outputs": [{"name": "probabilities"}]}).encode()
+    request = urllib.request.Request(f"{url}/v2/models/{model}/infer", body, {"Content-Type": "application/json"})
+    started = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        data = json.load(answer)["outputs"][0]["data"]
+    return data[1::2], (time.perf_counter() - started) * 1e6
+
+
+def show(url: str) -> bool:
+    """Prints a table of answers; whether all are the expected ones."""
+    head, rows, fraud = transactions(200)
+    expected = json.loads((EXAMPLE / "data/expected.json").read_text())
+    right = True
+    for model in MODELS:
+        single = [ask(url, model, [row]) for row in rows[:50]]
+        batch, _ = ask(url, model, rows[:64])
+        scores = [scores[0] for scores, _ in single] + batch[50:]
+        wrong = [i for i, score in enumerate(scores) if abs(score - expected[model][i]) > 1e-5]
+        right = right and not wrong
+        times = sorted(us for _, us in single)
+        print(f"\n{model}: the five most suspicious of {len(scores)} transactions")
+        print(f"  {'number':>6} {'amount':>9} {'hour':>5} {'P(fraud)':>9}")
+        for number in sorted(range(len(scores)), key=lambda i: -scores[i])[:5]:
+            row, mark = rows[number], "  fraud" if fraud[number] else ""
+            print(f"  {number:>6} {row[0]:>9.2f} {row[1]:>5.0f} {scores[number]:>9.4f}{mark}")
+        verdict = "all answers are right" if not wrong else f"{len(wrong)} answers are WRONG: {wrong[:5]}"
+        print(f"  {verdict}; a request took {times[len(times) // 2]:.0f} us (median of {len(times)}, this script included)")
+    return right
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--binary", type=Path, default=ROOT / "target/release/xebec")
+    parser.add_argument("--once", action="store_true", help="stop after the answers, with their exit status, on free ports")
+    arguments = parser.parse_args()
+    free = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
+    server, said = start(arguments.binary, free if arguments.once else [])
+    try:
+        right = show(said["http"])
+        print("\ntry it yourself:")
+        print(f"  curl -s {said['http']}/v2/models/fraud-mlp/infer -d @examples/fraud-detection/request.json")
+        print(f"  target/release/xebec infer fraud-mlp --url {said['http']} --input examples/fraud-detection/request.json")
+        print(f"  curl -s {said['metrics']}")
+        if not arguments.once:
+            print("\nserving until Ctrl-C", flush=True)
+            signal.signal(signal.SIGINT, lambda *_: None)
+            server.wait()
+    finally:
+        if server.poll() is None:
+            server.terminate()
+        server.wait(timeout=60)
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
