@@ -8,6 +8,7 @@ environment of tools/python/requirements-train.txt:
 """
 
 import argparse
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,22 +36,26 @@ DATATYPES = {
 }
 
 
-def value(name, kind, shape):
+def value(name: str, kind: int, shape: list) -> onnx.ValueInfoProto:
     return h.make_tensor_value_info(name, kind, shape)
 
 
-def model(nodes, inputs, outputs, initializers=(), opset=OPSET):
-    graph = h.make_graph(list(nodes), "graph", list(inputs), list(outputs), list(initializers))
-    imports = [h.make_opsetid("", opset), h.make_opsetid("ai.onnx.ml", 3)]
-    made = h.make_model(graph, opset_imports=imports, ir_version=IR, producer_name="xebec")
-    return made
+def model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    initializers: Iterable[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    graph = h.make_graph(nodes, "graph", inputs, outputs, list(initializers))
+    imports = [h.make_opsetid("", OPSET), h.make_opsetid("ai.onnx.ml", 3)]
+    return h.make_model(graph, opset_imports=imports, ir_version=IR, producer_name="xebec")
 
 
-def constant(name, array):
+def constant(name: str, array: np.typing.ArrayLike) -> onnx.TensorProto:
     return onnx.numpy_helper.from_array(np.asarray(array), name)
 
 
-def simple():
+def simple() -> onnx.ModelProto:
     """Sum and difference of two rows of 16, the best known example of Triton's clients."""
     shape = ["batch", 16]
     return model(
@@ -60,7 +65,7 @@ def simple():
     )
 
 
-def simple_string():
+def simple_string() -> onnx.ModelProto:
     """Two rows of 16 strings, given back: ONNX has no arithmetic on text."""
     shape = ["batch", 16]
     return model(
@@ -70,7 +75,7 @@ def simple_string():
     )
 
 
-def identity(kind):
+def identity(kind: int) -> onnx.ModelProto:
     return model(
         [h.make_node("Identity", ["x"], ["y"])],
         [value("x", kind, ["batch", "width"])],
@@ -78,7 +83,7 @@ def identity(kind):
     )
 
 
-def scaler():
+def scaler() -> onnx.ModelProto:
     return model(
         [h.make_node("Mul", ["x", "two"], ["twice"]), h.make_node("Add", ["twice", "one"], ["y"])],
         [value("x", T.FLOAT, ["batch", 4])],
@@ -87,21 +92,21 @@ def scaler():
     )
 
 
-def no_batch():
+def no_batch() -> onnx.ModelProto:
     return model([h.make_node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [3])], [value("y", T.FLOAT, [3])])
 
 
-def scalar():
+def scalar() -> onnx.ModelProto:
     return model([h.make_node("Neg", ["x"], ["y"])], [value("x", T.FLOAT, [])], [value("y", T.FLOAT, [])])
 
 
-def softmax_over_batch():
+def softmax_over_batch() -> onnx.ModelProto:
     shape = ["batch", 3]
     node = h.make_node("Softmax", ["x"], ["y"], name="over_rows", axis=0)
     return model([node], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
 
 
-def dynamic_quantize():
+def dynamic_quantize() -> onnx.ModelProto:
     shape = ["batch", 3]
     nodes = [
         h.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"], name="quantise"),
@@ -110,7 +115,7 @@ def dynamic_quantize():
     return model(nodes, [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
 
 
-def reduce_in_if():
+def reduce_in_if() -> onnx.ModelProto:
     """Adds, in a branch, the sum over all rows to every row."""
     shape = ["batch", 3]
     then = h.make_graph(
@@ -128,7 +133,7 @@ def reduce_in_if():
     return model([node], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)], initializers)
 
 
-def nan_out():
+def nan_out() -> onnx.ModelProto:
     """Divides by zero: NaN, Infinity and -Infinity in answers."""
     return model(
         [h.make_node("Div", ["x", "zero"], ["y"])],
@@ -138,7 +143,7 @@ def nan_out():
     )
 
 
-def lookup():
+def lookup() -> onnx.ModelProto:
     """A table of ten rows: an index out of range is the caller's fault."""
     table = np.arange(20, dtype=np.float32).reshape(10, 2)
     return model(
@@ -149,18 +154,24 @@ def lookup():
     )
 
 
-def chain(size, steps):
-    """A chain of matrix products whose weights are made in the graph, so that the file stays small."""
+def chain(size: int, steps: int) -> onnx.ModelProto:
+    """A chain of `steps` products of `size` x `size` matrices for every row.
+
+    The weights are made in the graph, so the file stays small. Their sum over a column is 1, so values neither grow
+    nor vanish: y = 0.01 * (sum of x) + 1 / size.
+    """
     nodes = [
         h.make_node("ConstantOfShape", ["first"], ["a"], value=h.make_tensor("v", T.FLOAT, [1], [0.01])),
         h.make_node("MatMul", ["x", "a"], ["x0"]),
         h.make_node("ReduceMean", ["x0"], ["m"], axes=[1], keepdims=1),
         h.make_node("Unsqueeze", ["m", "last"], ["m3"]),
-        h.make_node("ConstantOfShape", ["square"], ["w"], value=h.make_tensor("v", T.FLOAT, [1], [0.001])),
+        h.make_node("ConstantOfShape", ["square"], ["w"], value=h.make_tensor("v", T.FLOAT, [1], [1 / size])),
         h.make_node("Add", ["m3", "w3"], ["h0"]),
     ]
     nodes += [h.make_node("MatMul", [f"h{i}", "w"], [f"h{i + 1}"]) for i in range(steps)]
-    nodes += [h.make_node("ReduceMean", [f"h{steps}"], ["y"], axes=[1, 2], keepdims=0)]
+    # One axis at a time: one float32 sum over a million values is off by 1e-3.
+    nodes += [h.make_node("ReduceMean", [f"h{steps}"], ["r"], axes=[2], keepdims=0)]
+    nodes += [h.make_node("ReduceMean", ["r"], ["y"], axes=[1], keepdims=0)]
     nodes.insert(5, h.make_node("Unsqueeze", ["w", "zero"], ["w3"]))
     initializers = [
         constant("first", np.array([4, 8], np.int64)),
@@ -171,15 +182,15 @@ def chain(size, steps):
     return model(nodes, [value("x", T.FLOAT, ["batch", 4])], [value("y", T.FLOAT, ["batch"])], initializers)
 
 
-def unknown_op():
+def unknown_op() -> onnx.ModelProto:
     shape = ["batch", 3]
     return model([h.make_node("Frobnicate", ["x"], ["y"], name="f")], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
 
 
-def external(location, length=8):
+def external(location: str) -> onnx.ModelProto:
     """One weight of two floats in a file beside the model."""
     weight = onnx.TensorProto(name="w", data_type=T.FLOAT, dims=[2], data_location=T.EXTERNAL)
-    for key, text in {"location": location, "offset": "0", "length": str(length)}.items():
+    for key, text in {"location": location, "offset": "0", "length": "8"}.items():
         weight.external_data.add(key=key, value=text)
     return model(
         [h.make_node("Add", ["x", "w"], ["y"])],
@@ -206,18 +217,18 @@ dynamic_batching {{ }}
 """
 
 
-def write(path, made):
+def write(path: Path, made: onnx.ModelProto) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(made.SerializeToString(deterministic=True))
 
 
-def triton(root, name, made, config=None, version=1):
+def triton(root: Path, name: str, made: onnx.ModelProto, config: str = "", version: int = 1) -> None:
     write(root / name / str(version) / "model.onnx", made)
     if config:
         (root / name / "config.pbtxt").write_text(config)
 
 
-def repository(root):
+def repository(root: Path) -> None:
     triton(root, "simple", simple(), SIMPLE_CONFIG.format(kind="TYPE_INT32"))
     text = SIMPLE_CONFIG.format(kind="TYPE_STRING").replace('"simple"', '"simple_string"')
     triton(root, "simple_string", simple_string(), text)
@@ -225,17 +236,19 @@ def repository(root):
         write(root / f"identity_{name}.onnx", identity(kind))
     for function in [scaler, no_batch, scalar, softmax_over_batch, dynamic_quantize, reduce_in_if, nan_out, lookup]:
         write(root / f"{function.__name__}.onnx", function())
-    write(root / "medium.onnx", chain(192, 8))
-    write(root / "slow.onnx", chain(1024, 12))
+    write(root / "medium.onnx", chain(256, 14))
+    write(root / "slow.onnx", chain(1024, 20))
     triton(root, "external_data", external("weights.bin"))
     (root / "external_data/1/weights.bin").write_bytes(np.array([1, 2], np.float32).tobytes())
     for version in (1, 2, 3):
         triton(root, "versions", scaler(), 'version_policy: { specific: { versions: [ 1, 3 ] } }\n', version)
 
 
-def broken(root):
+def broken(root: Path) -> None:
     write(root / "unknown_op.onnx", unknown_op())
     write(root / "external_escape.onnx", external("../secret.bin"))
+    # It is there and fits, so that nothing but the rule about paths can refuse the model.
+    (root.parent / "secret.bin").write_bytes(np.array([3, 4], np.float32).tobytes())
     write(root / "external_missing.onnx", external("missing.bin"))
     whole = scaler().SerializeToString(deterministic=True)
     (root / "empty.onnx").write_bytes(b"")
@@ -247,28 +260,77 @@ def broken(root):
     triton(root, "unhonoured", scaler(), 'sequence_batching { }\nresponse_cache { enable: true }\ninstance_group [ { kind: KIND_GPU } ]\n')
 
 
-def main():
+def answers() -> dict[str, tuple[dict[str, np.ndarray], Callable[[dict], list[np.ndarray]]]]:
+    """For every model whose answer can be written down: inputs, and the outputs that are due to them."""
+    row, rows = np.arange(4, dtype=np.float32)[None], np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    numbers = {f"INPUT{i}": np.arange(16, dtype=np.int32)[None] + i for i in range(2)}
+    texts = {f"INPUT{i}": np.array([[f"é{i}"] * 16], object) for i in range(2)}
+    power = np.exp(rows - rows.max(axis=0))
+    due = {
+        "simple": (numbers, lambda x: [x["INPUT0"] + x["INPUT1"], x["INPUT0"] - x["INPUT1"]]),
+        "simple_string": (texts, lambda x: [x["INPUT0"], x["INPUT1"]]),
+        "scaler": ({"x": row}, lambda x: [x["x"] * 2 + 1]),
+        "no_batch": ({"x": rows[0]}, lambda x: [-x["x"]]),
+        "scalar": ({"x": np.array(3, np.float32)}, lambda x: [-x["x"]]),
+        "softmax_over_batch": ({"x": rows}, lambda _: [power / power.sum(axis=0)]),
+        "reduce_in_if": ({"x": rows}, lambda x: [x["x"] + x["x"].sum(axis=0)]),
+        "nan_out": ({"x": np.array([[0], [1]], np.float32)}, lambda _: [np.array([[np.nan], [np.inf]])]),
+        "lookup": ({"index": np.array([9, 0])}, lambda _: [np.array([[18, 19], [0, 1]])]),
+        "external_data": ({"x": rows[:, :2]}, lambda x: [x["x"] + [1, 2]]),
+        "medium": ({"x": row}, lambda x: [0.01 * x["x"].sum(axis=1) + 1 / 256]),
+        "slow": ({"x": row}, lambda x: [0.01 * x["x"].sum(axis=1) + 1 / 1024]),
+        # Within one step of 1/255 of the range, which begins at 0.
+        "dynamic_quantize": ({"x": rows}, lambda x: [x["x"]]),
+    }
+    due["versions"] = due["scaler"]
+    cast = {T.STRING: object, T.BFLOAT16: None}
+    for name, kind in DATATYPES.items():
+        dtype = cast.get(kind, h.tensor_dtype_to_np_dtype(kind))
+        if dtype is not None:
+            due[f"identity_{name}"] = ({"x": np.array([["0", "1"]] if dtype is object else [[0, 1]], dtype)}, lambda x: [x["x"]])
+    return due
+
+
+def check(root: Path) -> bool:
+    """Runs every model of a repository in onnxruntime; whether all loaded and answered as they should."""
+    import onnxruntime
+
+    due, well = answers(), True
+    for path in sorted(root.rglob("*.onnx")):
+        name = path.parent.parent.name if path.stem == "model" else path.stem
+        try:
+            session = onnxruntime.InferenceSession(path)
+            if name not in due:
+                print(f"{path.relative_to(root)}: loads")
+                continue
+            inputs, outputs = due[name]
+            verdict = compare(session.run(None, inputs), outputs(inputs), 0.03 if name == "dynamic_quantize" else 1e-4)
+        except Exception as error:
+            verdict = f"FAILS: {error}"
+        well = well and not verdict.startswith("FAILS")
+        print(f"{path.relative_to(root)}: {verdict}")
+    return well
+
+
+def compare(got: list[np.ndarray], due: list[np.ndarray], tolerance: float) -> str:
+    for one, other in zip(got, due, strict=True):
+        if one.dtype == object:
+            np.testing.assert_array_equal(one, other)
+        else:
+            np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance / 100)
+    return "right"
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where repository/ and broken/ are written")
-    parser.add_argument("--check", action="store_true", help="also run every model of repository/ in onnxruntime")
+    parser.add_argument("--check", action="store_true", help="also run every model of repository/ in onnxruntime and compare its answer")
     arguments = parser.parse_args()
     (arguments.folder / "broken").mkdir(parents=True, exist_ok=True)
     repository(arguments.folder / "repository")
     broken(arguments.folder / "broken")
-    if arguments.check:
-        check(arguments.folder / "repository")
-
-
-def check(root):
-    import onnxruntime
-
-    for path in sorted(root.rglob("*.onnx")):
-        try:
-            session = onnxruntime.InferenceSession(path)
-            print(f"{path.relative_to(root)}: {[i.name for i in session.get_inputs()]}")
-        except Exception as error:  # every failure is worth a line
-            print(f"{path.relative_to(root)}: FAILS: {error}")
+    return 0 if not arguments.check or check(arguments.folder / "repository") else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
