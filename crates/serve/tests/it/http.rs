@@ -1,0 +1,148 @@
+//! Paths, methods, metadata and health of REST.
+use crate::server::Server;
+use xebec_serve::Dialect;
+
+#[test]
+fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
+    let answer = Server::start().get("/v2");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    let want: serde_json::Value = serde_json::json!({
+        "name": "triton", "version": "1.2.3",
+        "extensions": ["binary_tensor_data", "model_configuration", "parameters"],
+        "engine": {"name": "fake", "version": "0", "reason": "a test"},
+    });
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want);
+}
+
+#[test]
+fn metadata_of_a_model_says_what_goes_over_the_wire() {
+    let server = Server::start();
+    let want = serde_json::json!({
+        "name": "echo", "versions": ["1"], "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
+    });
+    for path in ["/v2/models/echo", "/v2/models/echo/versions/1", "/v2/models/%65cho", "/v2/models/echo/"] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, 200, "{path}");
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want, "{path}");
+    }
+}
+
+#[test]
+fn the_configuration_has_its_fields_by_their_names_in_config_pbtxt() {
+    let answer = Server::start().get("/v2/models/echo/config");
+    let config: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, &config["name"], &config["max_batch_size"]), (200, &"echo".into(), &8.into()));
+    assert_eq!(config["instance_group"], serde_json::json!([]));
+}
+
+#[test]
+fn the_list_of_models_gives_each_its_state_and_reason() {
+    let answer = Server::start().get("/v2/models");
+    let want = serde_json::json!({"models": [
+        {"name": "echo", "version": "1", "state": "READY", "reason": ""},
+        {"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "no such file"},
+    ]});
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want);
+}
+
+#[test]
+fn health_is_json_and_what_is_not_ready_has_the_dialects_status() {
+    for (dialect, not_ready) in [(Dialect::Triton, 400), (Dialect::KServe, 503)] {
+        let server = Server::with(dialect, true);
+        for (path, status, body) in [
+            ("/v2/health/live", 200, r#"{"live":true}"#),
+            ("/v2/health/ready", 200, r#"{"ready":true}"#),
+            ("/v2/models/echo/ready", 200, r#"{"name":"echo","ready":true}"#),
+            ("/v2/models/late/ready", not_ready, r#"{"error":"Model version not ready","ready":false}"#),
+            ("/v2/models/none/ready", not_ready, r#"{"error":"Model version not ready","ready":false}"#),
+        ] {
+            let answer = server.get(path);
+            assert_eq!((answer.status, answer.text()), (status, body), "{path}");
+        }
+    }
+}
+
+#[test]
+fn unknown_models_versions_and_paths_are_not_found_in_the_words_that_clients_know() {
+    let server = Server::start();
+    for (path, error) in [
+        ("/v2/models/none", "Request for unknown model: 'none' is not found"),
+        ("/v2/models/echo/versions/7", "Request for unknown model: 'echo' version 7 is not found"),
+        ("/v2/models/echo/versions/x", "Request for unknown model: 'echo' version x is not found"),
+        ("/v2/models/..%2fecho/config", "Request for unknown model: '../echo' is not found"),
+        ("/v2/models/..%2f..%2fetc%2fpasswd", "Request for unknown model: '../../etc/passwd' is not found"),
+        ("/v2/models/%2e%2e", "Request for unknown model: '..' is not found"),
+        ("/v2/models/a%00b", "Request for unknown model: 'ab' is not found"),
+        ("/v2/models/%ff", "Request for unknown model: '\u{fffd}' is not found"),
+        ("/v2/models/../models/echo", "Not Found"),
+        ("/v2/models/echo/nothing", "Not Found"),
+        ("/v1/models", "Not Found"),
+        ("/", "Not Found"),
+    ] {
+        let answer = server.get(path);
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, &body["error"]), (404, &error.into()), "{path}");
+        assert!(!body["hint"].as_str().unwrap_or_default().is_empty() || error.contains("version"), "{path}");
+    }
+    assert!(server.unrouted.counts().contains(&(404, 12)));
+}
+
+#[test]
+fn a_wrong_method_is_told_the_right_one() {
+    let server = Server::start();
+    for (method, path, allow) in [
+        ("POST", "/v2", "GET"),
+        ("DELETE", "/v2/models/echo", "GET"),
+        ("GET", "/v2/models/echo/infer", "POST"),
+        ("PUT", "/v2/models/none/infer", "POST"),
+    ] {
+        let answer = server.exchange(method, path, &[], b"");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(allow)), "{method} {path}");
+        assert!(answer.text().starts_with(r#"{"error":"Method Not Allowed""#));
+    }
+}
+
+#[test]
+fn what_triton_offers_and_this_server_does_not_is_named() {
+    let server = Server::start();
+    for (method, path, name) in [
+        ("GET", "/v2/models/echo/stats", "statistics"),
+        ("GET", "/v2/models/stats", "statistics"),
+        ("POST", "/v2/models/echo/generate", "generate"),
+        ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
+        ("POST", "/v2/repository/index", "repository index"),
+        ("POST", "/v2/repository/models/echo/load", "load"),
+        ("POST", "/v2/repository/models/echo/unload", "unload"),
+        ("GET", "/v2/systemsharedmemory/status", "system shared memory"),
+        ("POST", "/v2/cudasharedmemory/region/r/register", "CUDA shared memory"),
+        ("GET", "/v2/trace/setting", "trace setting"),
+        ("POST", "/v2/logging", "log setting"),
+    ] {
+        let answer = server.exchange(method, path, &[], b"{}");
+        assert_eq!(answer.status, 501, "{path}");
+        assert!(answer.text().contains(name) && answer.text().contains("not offered"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn every_path_asks_the_gate() {
+    let server = Server::with(Dialect::Triton, false);
+    for (method, path) in [
+        ("GET", "/v2"),
+        ("GET", "/v2/health/live"),
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models"),
+        ("GET", "/v2/models/echo"),
+        ("GET", "/v2/models/none"),
+        ("GET", "/v2/models/echo/ready"),
+        ("GET", "/v2/models/echo/config"),
+        ("POST", "/v2/models/echo/infer"),
+        ("POST", "/v2/models/none/infer"),
+        ("POST", "/v2/repository/index"),
+    ] {
+        let answer = server.exchange(method, path, &[], b"not even JSON");
+        assert_eq!((answer.status, answer.text()), (403, r#"{"error":"not you"}"#), "{path}");
+    }
+}
