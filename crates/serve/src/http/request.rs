@@ -117,6 +117,3 @@ fn late(
         seed.deserialize(&mut deserializer).map_err(|error| reading.explain(&error, text.as_bytes()))?;
     Ok(bytes.into())
 }
-
-#[cfg(test)]
-mod tests;

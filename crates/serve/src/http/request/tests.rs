@@ -1,14 +1,16 @@
+//! Bodies of REST, right and wrong.
 use super::*;
-use crate::tensor::json_out;
-use proptest::prelude::*;
-use xebec_core::{InferResponse, ModelName, Timings, Version, model::TensorInfo};
+use xebec_core::{Code, ModelName, Version, model::TensorInfo};
+
+mod answers;
+mod round_trip;
 
 fn info() -> ModelInfo {
     let tensor = |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, 2] };
     ModelInfo {
         name: ModelName::parse("m").unwrap(),
         version: Version::FIRST,
-        platform: "p".into(),
+        platform: "onnxruntime_onnx".into(),
         max_batch_size: 8,
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],
@@ -16,201 +18,283 @@ fn info() -> ModelInfo {
 }
 
 fn parse_split(body: &[u8], json_length: usize) -> Result<Parsed, InferError> {
-    let body = Bytes::copy_from_slice(body);
-    parse(&body, json_length, &info(), 100, Instant::now(), &mut String::new())
+    parse(&Bytes::copy_from_slice(body), json_length, &info(), 100, Instant::now(), &mut String::new())
 }
 
-fn parse_text(text: &str) -> Result<Parsed, InferError> {
-    parse_split(text.as_bytes(), text.len())
+fn parse_json(body: &str) -> Result<Parsed, InferError> {
+    parse_split(body.as_bytes(), body.len())
 }
 
-fn refusal(text: &str) -> String {
-    parse_text(text).unwrap_err().to_string()
+fn one(datatype: &str, shape: &str, data: &str) -> Result<Bytes, InferError> {
+    let body =
+        format!(r#"{{"inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","data":{data}}}]}}"#);
+    parse_json(&body).map(|mut parsed| parsed.request.inputs.remove(0).data)
 }
 
-fn one(datatype: &str, data: &str) -> Result<Vec<u8>, String> {
-    let count = data.matches(',').count() + 1;
-    let text = format!(r#"{{"inputs":[{{"name":"x","shape":[{count}],"datatype":"{datatype}","data":[{data}]}}]}}"#);
-    parse_text(&text).map(|parsed| parsed.request.inputs[0].data.to_vec()).map_err(|error| error.to_string())
+fn refusal(body: &str) -> String {
+    parse_json(body).unwrap_err().to_string()
 }
 
 #[test]
-fn nested_and_flat_data_are_the_same_tensor_whatever_the_order_of_keys() {
-    let texts = [
-        r#"{"id":"7","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2],[3,4.5]]}]}"#,
-        r#"{"inputs":[{"data":[1,2,3,4.5],"datatype":"FP32","shape":[2,2],"name":"x","extra":{"a":[1]}}],"id":"7"}"#,
-        r#" { "inputs" : [ { "shape" : [2, 2], "data" : [ [1.0, 2e0], [3, 4.5] ], "name" : "x", "datatype" : "FP32" } ], "id" : "7" } "#,
+fn arrays_flat_or_nested_and_keys_in_any_order_give_the_same_tensor() {
+    let want: Bytes = [1.0f32, 2.5, -3.0, 4e-3].map(f32::to_le_bytes).concat().into();
+    for body in [
+        r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2.5,-3,4e-3]}]}"#,
+        r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3,4e-3]]}]}"#,
+        r#"{"inputs":[{"data":[[1,2.5],[-3,4e-3]],"name":"x","datatype":"FP32","shape":[2,2]}]}"#,
+        r#"{"inputs":[{"datatype":"FP32","data":[1,2.5,-3,0.004],"shape":[2,2],"more":{"a":[null]},"name":"x"}],"own":1}"#,
+    ] {
+        let parsed = parse_json(body).unwrap();
+        let tensor = &parsed.request.inputs[0];
+        assert_eq!(
+            (&*tensor.name, tensor.shape.as_slice(), &tensor.data),
+            ("x", &[2, 2][..], &want),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn every_datatype_with_a_json_form_is_read_at_its_extremes() {
+    let cases: [(&str, &str, Vec<u8>); 12] = [
+        ("BOOL", "[true,0]", vec![1, 0]),
+        ("UINT8", "[0,255]", vec![0, 255]),
+        ("UINT16", "[0,65535]", vec![0, 0, 255, 255]),
+        ("UINT32", "[0,4294967295]", [0, u32::MAX].map(u32::to_le_bytes).concat()),
+        ("UINT64", "[0,18446744073709551615]", [0, u64::MAX].map(u64::to_le_bytes).concat()),
+        ("INT8", "[-128,127]", vec![128, 127]),
+        ("INT16", "[-32768,32767]", [i16::MIN, i16::MAX].map(i16::to_le_bytes).concat()),
+        ("INT32", "[-2147483648,2147483647]", [i32::MIN, i32::MAX].map(i32::to_le_bytes).concat()),
+        (
+            "INT64",
+            "[-9223372036854775808,9223372036854775807]",
+            [i64::MIN, i64::MAX].map(i64::to_le_bytes).concat(),
+        ),
+        ("FP32", "[-0.0,3.4028235e38]", [-0.0, f32::MAX].map(f32::to_le_bytes).concat()),
+        ("FP64", "[5e-324,1.7976931348623157e308]", [5e-324, f64::MAX].map(f64::to_le_bytes).concat()),
+        ("BYTES", r#"["ü",""]"#, vec![2, 0, 0, 0, 0xc3, 0xbc, 0, 0, 0, 0]),
     ];
-    let want: Vec<u8> = [1.0f32, 2.0, 3.0, 4.5].iter().flat_map(|x| x.to_le_bytes()).collect();
-    for text in texts {
-        let request = parse_text(text).unwrap().request;
-        assert_eq!((request.inputs[0].data.as_ref(), request.id.as_str()), (want.as_slice(), "7"), "{text}");
+    for (datatype, data, want) in cases {
+        assert_eq!(one(datatype, "[2]", data).unwrap(), want, "{datatype}");
     }
 }
 
 #[test]
-fn numbers_are_strict_on_overflow_and_lenient_from_whole_to_real() {
-    assert_eq!(one("INT8", "-128, 127"), Ok(vec![128, 127]));
-    assert_eq!(one("FP64", "1"), Ok(1f64.to_le_bytes().to_vec()));
-    assert_eq!(one("BOOL", "true, 0"), Ok(vec![1, 0]));
-    assert_eq!(one("BYTES", r#""ab""#), Ok(vec![2, 0, 0, 0, b'a', b'b']));
-    assert_eq!(one("UINT64", "18446744073709551615"), Ok(vec![255; 8]));
-    for (datatype, data, words) in [
-        ("INT8", "1, 300", "input 'x' element 1: 300 does not fit INT8"),
-        ("UINT8", "-1", "input 'x' element 0: -1 does not fit UINT8"),
-        ("INT32", "1.5", "input 'x' element 0: 1.5 is not INT32"),
-        ("FP32", "1e39", "does not fit FP32"),
-        ("BOOL", "2", "2 is not BOOL"),
-        ("FP32", r#""1""#, "a string is not FP32"),
-        ("BYTES", "1", "1 is not BYTES"),
-        ("FP32", "null", "null is not FP32"),
-        ("FP16", "1", "FP16 has no form in JSON; send it as binary data"),
-        ("BF16", "1", "BF16 has no form in JSON"),
-        ("FP33", "1", "'FP33' is not a datatype"),
+fn what_does_not_fit_is_named_with_its_place() {
+    for (datatype, data, want) in [
+        ("INT8", "[1,300]", "input 'x' element 1: 300 does not fit INT8"),
+        ("UINT8", "[-1,0]", "input 'x' element 0: -1 does not fit UINT8"),
+        ("INT64", "[0,9223372036854775808]", "input 'x' element 1: 9223372036854775808 does not fit INT64"),
+        ("INT32", "[1.5,0]", "input 'x' element 0: 1.5 is not INT32"),
+        ("BOOL", "[true,2]", "input 'x' element 1: 2 is not BOOL"),
+        (
+            "FP32",
+            "[1,1e39]",
+            "input 'x' element 1: 1000000000000000000000000000000000000000 does not fit FP32",
+        ),
+        ("FP32", r#"["a",1]"#, "input 'x' element 0: a string is not FP32"),
+        ("FP32", "[null,1]", "input 'x' element 0: null is not FP32"),
+        ("FP32", "[true,1]", "input 'x' element 0: true is not FP32"),
+        ("BYTES", "[1,2]", "input 'x' element 0: 1 is not BYTES"),
     ] {
-        let error = one(datatype, data).unwrap_err();
-        assert!(error.contains(words), "{datatype} {data}: {error}");
+        assert_eq!(one(datatype, "[2]", data).unwrap_err().to_string(), want);
     }
 }
 
 #[test]
-fn what_json_does_not_have_is_told_with_the_way_out() {
-    for data in ["NaN", "Infinity", "-Infinity"] {
-        let text = format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":[{data}]}}]}}"#);
-        let hint = parse_text(&text).unwrap_err().hint();
-        assert_eq!(hint.as_deref(), Some("JSON has no NaN and no Infinity: send the tensor as binary data"), "{data}");
+fn half_precision_has_no_json_form_wherever_its_data_stands() {
+    for datatype in ["FP16", "BF16"] {
+        for body in [
+            format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"{datatype}","data":[1]}}]}}"#),
+            format!(r#"{{"inputs":[{{"name":"x","data":[1],"shape":[1],"datatype":"{datatype}"}}]}}"#),
+        ] {
+            let error = parse_json(&body).unwrap_err();
+            assert_eq!(error.to_string(), format!("input 'x': {datatype} has no JSON form"));
+            assert_eq!(error.hint().as_deref(), Some("send it as binary tensor data"));
+        }
     }
 }
 
 #[test]
-fn a_body_that_is_no_request_says_what_is_missing() {
-    for (text, words) in [
-        ("", "failed to parse the request JSON: EOF"),
-        ("[]", "expected an object with 'inputs'"),
-        ("{}", "there is no 'inputs'"),
-        (r#"{"inputs":[{}]}"#, "an input has no 'name'"),
-        (r#"{"inputs":[{"name":"x"}]}"#, "input 'x' has no 'datatype'"),
-        (r#"{"inputs":[{"name":"x","datatype":"FP32"}]}"#, "input 'x' has no 'shape'"),
+fn elements_are_as_many_as_the_shape_says() {
+    let count = |shape, data| one("FP32", shape, data).unwrap_err().to_string();
+    assert_eq!(count("[1,3]", "[1,2]"), "input 'x' has 2 elements in data where shape [1,3] needs 3");
+    assert_eq!(
+        count("[1,1]", "[[1],[2]]"),
+        "input 'x' has more elements in data than the 1 that shape [1,1] needs"
+    );
+    assert_eq!(
+        count("[0,2]", "[1]"),
+        "input 'x' has more elements in data than the 0 that shape [0,2] needs"
+    );
+    assert_eq!(one("FP32", "[0,2]", "[]").unwrap(), Bytes::new());
+    assert_eq!(one("FP32", "[]", "[7]").unwrap(), 7f32.to_le_bytes().as_slice());
+    // A shape that cannot be goes on to the model's own check, and makes nothing here.
+    for shape in ["[-1,2]", "[9223372036854775807,9223372036854775807]"] {
+        assert_eq!(one("FP32", shape, "[7]").unwrap(), 7f32.to_le_bytes().as_slice());
+    }
+    // One that is huge makes no more room than the text has elements.
+    assert!(count("[4611686018427387904]", "[1,2]").contains("2 elements in data"));
+}
+
+#[test]
+fn nan_and_infinity_are_refused_with_the_way_out() {
+    for token in ["NaN", "Infinity", "-Infinity"] {
+        for data in [format!("[1,{token}]"), format!("[1,\n{token}]")] {
+            let error = one("FP32", "[2]", &data).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains("JSON has no NaN") && hint.contains("binary"), "{token}: {error}: {hint}");
+        }
+    }
+    assert_eq!(one("FP32", "[2]", "[1,}").unwrap_err().hint(), None);
+}
+
+#[test]
+fn depth_is_bounded_in_data_in_parameters_and_in_what_is_skipped() {
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let bodies = |levels: usize| {
+        [
+            format!(r#"{{"own":{},"inputs":[]}}"#, deep(levels)),
+            format!(r#"{{"parameters":{{"own":{}}},"inputs":[]}}"#, deep(levels)),
+            format!(
+                r#"{{"inputs":[{{"name":"x","shape":[0],"datatype":"FP32","data":[{}]}}]}}"#,
+                deep(levels - 1)
+            ),
+            format!(
+                r#"{{"inputs":[{{"name":"x","data":[{}],"shape":[0],"datatype":"FP32"}}]}}"#,
+                deep(levels - 1)
+            ),
+        ]
+    };
+    for body in bodies(100) {
+        assert!(parse_json(&body).is_ok(), "{body}: {:?}", parse_json(&body));
+    }
+    for body in bodies(101) {
+        assert_eq!(refusal(&body), "the request JSON is nested deeper than 100 levels");
+    }
+}
+
+#[test]
+fn a_megabyte_of_open_brackets_is_refused_wherever_it_stands() {
+    let open = "[".repeat(1 << 20);
+    for head in
+        ["", r#"{"own":"#, r#"{"inputs":"#, r#"{"inputs":[{"data":"#, r#"{"inputs":[{"parameters":{"a":"#]
+    {
+        let error = parse_json(&format!("{head}{open}")).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{head}");
+        assert!(error.to_string().len() < 300);
+    }
+    let objects = r#"{"a":"#.repeat(1 << 18);
+    assert!(parse_json(&objects).is_err());
+}
+
+#[test]
+fn what_is_missing_or_stands_twice_is_named() {
+    for (body, want) in [
+        ("{}", "the request JSON has no 'inputs'"),
+        (r#"{"inputs":[{"name":"x","shape":[1],"data":[1]}]}"#, "input 'x' has no 'datatype'"),
+        (r#"{"inputs":[{"name":"x","datatype":"FP32","data":[1]}]}"#, "input 'x' has no 'shape'"),
         (r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1]}]}"#, "input 'x' has no 'data'"),
-        (r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[3],"data":[1,2]}]}"#, "input 'x' has 2 elements in its data, but shape [3] needs 3"),
-        (r#"{"inputs":[]} {}"#, "trailing characters"),
-        (r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1.5],"data":[1]}]}"#, "invalid type"),
+        (
+            r#"{"inputs":[{}]}"#,
+            "there is not an input with 'name', 'shape', 'datatype' and 'data' in its place",
+        ),
+        (r#"{"inputs":[],"outputs":[{}]}"#, "there is not a requested output with 'name' in its place"),
+        (r#"{"inputs":[],"inputs":[]}"#, "'inputs' stands twice in one object"),
+        (r#"{"inputs":[{"name":"x","name":"y"}]}"#, "'name' stands twice in one object"),
+        (
+            r#"{"inputs":[{"name":"x","datatype":"FP31"}]}"#,
+            "input 'x': 'FP31' is not a datatype; the datatypes are BOOL, UINT8/16/32/64, INT8/16/32/64, FP16, BF16, FP32, FP64 and BYTES",
+        ),
+        (
+            r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1],"data":[1],"parameters":{"binary_data_size":4}}]}"#,
+            "input 'x' has both data and binary_data_size",
+        ),
     ] {
-        let error = refusal(text);
-        assert!(error.contains(words), "{text}: {error}");
+        assert_eq!(refusal(body), want);
+    }
+    for body in [
+        "",
+        "[]",
+        "null",
+        "{",
+        r#"{"inputs":[]} x"#,
+        r#"{"inputs":{}}"#,
+        r#"{"id":5,"inputs":[]}"#,
+        "\u{feff}{}",
+    ] {
+        assert!(refusal(body).starts_with("failed to parse the request JSON: "), "{body}");
     }
 }
 
 #[test]
-fn a_megabyte_of_brackets_is_refused_without_a_deep_stack() {
-    let brackets = "[".repeat(1 << 20);
-    let data = format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":{brackets}"#);
-    assert!(refusal(&data).contains("nested too deep"), "{}", refusal(&data));
-    let elsewhere = format!(r#"{{"other":{brackets}"#);
-    assert!(refusal(&elsewhere).contains("failed to parse"));
-    assert!(refusal(&brackets).contains("failed to parse"));
-    let before = format!(r#"{{"inputs":[{{"data":{brackets}{},"name":"x","shape":[1],"datatype":"FP32"}}]}}"#, "]".repeat(1 << 20));
-    assert!(refusal(&before).contains("nested too deep") || refusal(&before).contains("recursion limit"));
+fn a_request_of_nothing_but_empty_tensors_is_refused_before_it_costs_memory() {
+    let many = vec![r#"{"name":"x"}"#; 5000].join(",");
+    assert_eq!(refusal(&format!(r#"{{"inputs":[{many}]}}"#)), "request has more than 4096 inputs");
+    assert_eq!(
+        refusal(&format!(r#"{{"inputs":[],"outputs":[{many}]}}"#)),
+        "request has more than 4096 outputs"
+    );
+    let axes = vec!["1"; 300].join(",");
+    let body = format!(r#"{{"inputs":[{{"name":"x","shape":[{axes}]}}]}}"#);
+    assert_eq!(refusal(&body), "a shape has more than 256 extents");
+}
+
+#[test]
+fn what_is_not_offered_keeps_its_status_although_it_stood_in_json() {
+    for (body, name) in [
+        (r#"{"parameters":{"sequence_id":7},"inputs":[]}"#, "sequence_id"),
+        (r#"{"parameters":{"sequence_id":"s"},"inputs":[]}"#, "sequence_id"),
+        (r#"{"parameters":{"priority":1},"inputs":[]}"#, "priority"),
+        (r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":2}}]}"#, "classification"),
+        (r#"{"inputs":[{"name":"x","parameters":{"shared_memory_region":"r"}}]}"#, "shared_memory_region"),
+    ] {
+        let error = parse_json(body).unwrap_err();
+        assert_eq!(error.code(), Code::Unsupported, "{body}");
+        assert!(error.to_string().contains(name), "{error}");
+    }
 }
 
 #[test]
 fn binary_tensors_are_views_on_the_body_in_the_order_of_the_inputs() {
-    let json = r#"{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","parameters":{"binary_data_size":4}},{"name":"z","shape":[2],"datatype":"UINT8","parameters":{"binary_data_size":2}}]}"#;
-    let body = [json.as_bytes(), &[0, 0, 128, 63, 8, 9]].concat();
-    let parsed = parse_split(&body, json.len()).unwrap();
-    assert_eq!(parsed.request.inputs[0].data.as_ref(), 1f32.to_le_bytes());
-    assert_eq!(parsed.request.inputs[1].data.as_ref(), [8, 9]);
-    let short = parse_split(&body[..body.len() - 1], json.len()).unwrap_err();
-    assert_eq!(short.to_string(), "input 'z' has binary_data_size 2, but only 1 bytes are left in the body");
-    let long = parse_split(&[body.as_slice(), &[1]].concat(), json.len()).unwrap_err();
-    assert_eq!(long.to_string(), "unexpected additional input data for model 'm'");
-    let both = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1],"parameters":{"binary_data_size":4}}]}"#;
-    assert!(refusal(both).contains("both data and binary_data_size"));
-}
-
-#[test]
-fn requested_outputs_and_their_form_are_read() {
-    let text = r#"{"inputs":[],"parameters":{"binary_data_output":true,"timeout":5,"mine":[1,{"a":2}]},"outputs":[{"name":"y","parameters":{"binary_data":false}},{"name":"z"}]}"#;
-    let parsed = parse_text(text).unwrap();
-    assert_eq!(parsed.request.outputs, ["y", "z"]);
-    assert_eq!(parsed.request.timeout, Some(std::time::Duration::from_micros(5)));
-    assert_eq!((parsed.binary.wants("y"), parsed.binary.wants("z")), (false, true));
-    let refused = refusal(r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#);
-    assert!(refused.contains("classification"), "{refused}");
-}
-
-fn answer(datatype: Datatype, shape: Vec<i64>, data: Vec<u8>) -> Result<String, String> {
-    let outputs = vec![Tensor { name: "y".into(), datatype, shape, data: data.into() }];
-    let response = InferResponse { outputs, timings: Timings::default() };
-    let written = json_out::response(&info(), "a\"b", &response, &Binary::default());
-    written.map(|(bytes, _)| String::from_utf8(bytes.to_vec()).unwrap()).map_err(|error| error.to_string())
-}
-
-#[test]
-fn an_answer_writes_nan_and_infinity_as_triton_does() {
-    let data = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.1].iter().flat_map(|x| x.to_le_bytes()).collect();
-    assert_eq!(
-        answer(Datatype::Fp32, vec![4], data).unwrap(),
-        r#"{"id":"a\"b","model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[4],"data":[NaN,Infinity,-Infinity,0.1]}]}"#
+    let json = concat!(
+        r#"{"id":"7","inputs":[{"name":"x","shape":[2],"datatype":"INT8","parameters":{"binary_data_size":2}},"#,
+        r#"{"name":"z","shape":[1],"datatype":"INT8","data":[5]},"#,
+        r#"{"name":"w","shape":[1],"datatype":"FP16","parameters":{"binary_data_size":2}}],"#,
+        r#""outputs":[{"name":"y","parameters":{"binary_data":false}}],"parameters":{"binary_data_output":true}}"#
     );
+    let body = Bytes::from([json.as_bytes(), &[1, 2, 3, 4]].concat());
+    let mut id = String::new();
+    let parsed = parse(&body, json.len(), &info(), 100, Instant::now(), &mut id).unwrap();
+    let data: Vec<&[u8]> = parsed.request.inputs.iter().map(|tensor| &*tensor.data).collect();
+    assert_eq!(data, [&[1, 2][..], &[5], &[3, 4]]);
+    assert!(body.as_ptr_range().contains(&parsed.request.inputs[2].data.as_ptr()));
+    assert_eq!((id.as_str(), parsed.request.id.as_str()), ("7", "7"));
+    assert!(!parsed.binary.wants("y") && parsed.binary.wants("other"));
 }
 
 #[test]
-fn an_answer_that_has_no_form_in_json_says_how_to_ask_for_it() {
-    assert!(answer(Datatype::Fp16, vec![1], vec![0, 0]).unwrap_err().contains("FP16, which has no form in JSON"));
-    assert!(answer(Datatype::Bytes, vec![1], vec![1, 0, 0, 0, 0xff]).unwrap_err().contains("element 0 is not UTF-8"));
-    assert!(answer(Datatype::Bytes, vec![1], vec![1, 0, 0, 0, b'"']).unwrap().contains(r#"["\""]"#));
-    assert!(answer(Datatype::Bool, vec![2], vec![0, 1]).unwrap().contains("[false,true]"));
-    assert!(answer(Datatype::Int64, vec![1], i64::MIN.to_le_bytes().to_vec()).unwrap().contains("[-9223372036854775808]"));
+fn binary_data_that_is_short_long_or_wrongly_sized_is_refused() {
+    let with = |size: &str, blob: &[u8]| {
+        let json = format!(
+            r#"{{"inputs":[{{"name":"x","shape":[2],"datatype":"INT8","parameters":{{"binary_data_size":{size}}}}}]}}"#
+        );
+        parse_split(&[json.as_bytes(), blob].concat(), json.len()).unwrap_err().to_string()
+    };
+    assert_eq!(with("2", &[1, 2, 3]), "unexpected additional input data for model 'm'");
+    assert_eq!(with("2", &[1]), "input 'x' has binary_data_size 2, but only 1 bytes are left in the body");
+    assert!(with("18446744073709551615", &[1]).starts_with("input 'x' has binary_data_size"));
+    assert_eq!(with("-1", &[1]), "parameter 'binary_data_size' must be a number of bytes");
+    assert_eq!(with("\"2\"", &[1, 2]), "parameter 'binary_data_size' must be a number of bytes");
 }
 
-/// Datatypes that have a form in JSON, with bytes for `count` finite elements.
-fn elements() -> impl Strategy<Value = (Datatype, Vec<u8>, usize)> {
-    let kinds: Vec<Datatype> =
-        Datatype::ALL.into_iter().filter(|kind| !matches!(kind, Datatype::Fp16 | Datatype::Bf16)).collect();
-    (prop::sample::select(kinds), prop::collection::vec(any::<u64>(), 0..20)).prop_map(|(kind, seeds)| {
-        let mut bytes = Vec::new();
-        for seed in &seeds {
-            match kind {
-                Datatype::Bool => bytes.push(u8::from(seed % 2 == 0)),
-                Datatype::Fp32 => {
-                    let x = f32::from_bits(*seed as u32);
-                    bytes.extend_from_slice(&(if x.is_finite() { x } else { 1.5 }).to_le_bytes());
-                }
-                Datatype::Fp64 => {
-                    let x = f64::from_bits(*seed);
-                    bytes.extend_from_slice(&(if x.is_finite() { x } else { 1.5 }).to_le_bytes());
-                }
-                Datatype::Bytes => {
-                    let text = format!("é\"\\\n{seed}");
-                    bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_le_bytes());
-                    bytes.extend_from_slice(text.as_bytes());
-                }
-                _ => bytes.extend_from_slice(&seed.to_le_bytes()[..kind.size_bytes().unwrap()]),
-            }
-        }
-        (kind, bytes, seeds.len())
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    #[test]
-    fn every_datatype_comes_back_from_json_bit_for_bit((kind, bytes, count) in elements()) {
-        let text = answer(kind, vec![count as i64], bytes.clone()).unwrap();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let data = value["outputs"][0]["data"].to_string();
-        // The text that was written, not what a parser made of it.
-        let raw = &text[text.find("\"data\":").unwrap() + 7..text.len() - 3];
-        prop_assert!(serde_json::from_str::<serde_json::Value>(raw).is_ok(), "{} {}", raw, data);
-        let request = format!(r#"{{"inputs":[{{"name":"x","shape":[{count}],"datatype":"{kind}","data":{raw}}}]}}"#);
-        let parsed = parse_text(&request).unwrap();
-        prop_assert_eq!(parsed.request.inputs[0].data.as_ref(), bytes.as_slice());
-    }
-
-    #[test]
-    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), length in 0..250usize) {
-        let _ = parse_split(&bytes, length.min(bytes.len()));
-    }
+#[test]
+fn the_requests_own_mark_is_known_also_where_the_rest_is_wrong() {
+    let mut id = String::new();
+    let body = Bytes::from_static(
+        br#"{"id":"r1","inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[300]}]}"#,
+    );
+    assert!(parse(&body, body.len(), &info(), 100, Instant::now(), &mut id).is_err());
+    assert_eq!(id, "r1");
 }
