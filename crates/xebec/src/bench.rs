@@ -3,12 +3,12 @@
 //! Closed loop: so many requests are in flight, always. Open loop (`--rate`): requests come at a constant rate whatever
 //! the server does, and latencies count from when a request was due, so that a stall is not hidden. The generator
 //! reports its own processor time: a figure taken with a generator at its limit says little about the server.
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use payload::Payload;
 use plan::Plan;
-pub use report::Report;
+pub use report::{Latencies, Report};
 use std::{
     io::IsTerminal as _,
     path::PathBuf,
@@ -22,6 +22,7 @@ mod http;
 mod payload;
 mod plan;
 mod report;
+mod tally;
 mod target;
 
 /// A protocol to send by.
@@ -66,11 +67,14 @@ pub struct BenchArgs {
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
     /// How long to measure, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
     pub duration: f64,
     /// How long to send before measuring, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = not_negative)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     pub warm_up: f64,
+    /// How long to wait after the end for answers that are still out, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub patience: f64,
     /// End after so many measured requests.
     #[arg(long, value_name = "N")]
     pub requests: Option<u64>,
@@ -94,12 +98,24 @@ pub struct BenchArgs {
     pub output: Form,
 }
 
+/// The most seconds that a duration may be given as: a year.
+const LONGEST_SECONDS: f64 = 366.0 * 86_400.0;
+
 fn positive(raw: &str) -> Result<f64, String> {
-    raw.parse().ok().filter(|n: &f64| *n > 0.0 && n.is_finite()).ok_or_else(|| "must be a number above 0".into())
+    let number = raw.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "must be a number above 0".into())
 }
 
-fn not_negative(raw: &str) -> Result<f64, String> {
-    raw.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite()).ok_or_else(|| "must be 0 or more".into())
+/// With or without the unit: 10 or 10s.
+fn seconds(raw: &str) -> Result<f64, String> {
+    let number = raw.strip_suffix('s').unwrap_or(raw).parse().ok();
+    let number = number.filter(|number: &f64| (0.0..=LONGEST_SECONDS).contains(number));
+    number.ok_or_else(|| "must be seconds, 0 or more, such as 0.5 or 10s".into())
+}
+
+fn some_seconds(raw: &str) -> Result<f64, String> {
+    let number = seconds(raw)?;
+    if number > 0.0 { Ok(number) } else { Err("must be more than 0 seconds".into()) }
 }
 
 /// Runs and prints.
@@ -110,7 +126,10 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<()> {
     let bar = if std::io::stderr().is_terminal() { progress(args) } else { ProgressBar::hidden() };
     let report = run(args);
     bar.finish_and_clear();
-    report?.print(args.output, &mut std::io::stdout().lock())
+    let report = report?;
+    report.print(args.output, &mut std::io::stdout().lock())?;
+    ensure!(report.good > 0, "no measured request was answered well");
+    Ok(())
 }
 
 fn progress(args: &BenchArgs) -> ProgressBar {
@@ -140,7 +159,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Report> {
     let target = Target::parse(args.url.as_deref(), args.protocol)?;
     let tensors = match &args.input {
         Some(file) => payload::from_file(file)?,
-        None => payload::random(&target.metadata(&args.model, args.model_version.as_deref())?, args.rows, args.free_extent)?,
+        None => payload::random(
+            &target.metadata(&args.model, args.model_version.as_deref())?,
+            args.rows,
+            args.free_extent,
+        )?,
     };
     let version = args.model_version.as_deref().unwrap_or_default();
     let payload = Arc::new(Payload::new(&target, &args.model, version, &tensors)?);

@@ -8,6 +8,9 @@ use std::{
     path::PathBuf,
 };
 
+/// Largest answer that is read.
+const ANSWER_BYTES: u64 = 1 << 30;
+
 /// Form of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Form {
@@ -45,10 +48,11 @@ pub struct InferArgs {
 pub fn command(args: &InferArgs) -> anyhow::Result<()> {
     ensure!(args.url.starts_with("http://"), "{}: write http://host:port", args.url);
     let text = read(args)?;
-    let version = args.model_version.as_ref().map(|version| format!("/versions/{version}")).unwrap_or_default();
+    let version =
+        args.model_version.as_ref().map(|version| format!("/versions/{version}")).unwrap_or_default();
     let model = format!("{}/v2/models/{}{version}", args.url.trim_end_matches('/'), segment(&args.model));
-    let request = request(&text, || metadata(&model))?;
-    let answer = call(ureq::post(format!("{model}/infer")), &args.url, Some(&request))?;
+    let request = request(&text, || metadata(&model, &args.url))?;
+    let answer = infer(&model, &args.url, &request)?;
     let mut out = std::io::stdout().lock();
     match args.output {
         Form::Json => writeln!(out, "{answer}")?,
@@ -58,9 +62,11 @@ pub fn command(args: &InferArgs) -> anyhow::Result<()> {
 }
 
 /// A name as one segment of a path.
-fn segment(name: &str) -> String {
+pub(crate) fn segment(name: &str) -> String {
     let keeps = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    name.bytes().map(|byte| if keeps(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    name.bytes()
+        .map(|byte| if keeps(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 fn read(args: &InferArgs) -> anyhow::Result<String> {
@@ -68,9 +74,13 @@ fn read(args: &InferArgs) -> anyhow::Result<String> {
     if args.input.as_os_str() == "-" {
         std::io::stdin().lock().read_to_string(&mut text).context("cannot read standard input")?;
     } else {
-        text = std::fs::read_to_string(&args.input).with_context(|| format!("cannot read {}", args.input.display()))?;
+        text = std::fs::read_to_string(&args.input)
+            .with_context(|| format!("cannot read {}", args.input.display()))?;
     }
-    ensure!(!text.trim().is_empty(), "the input is empty; give a v2 request, a JSON array or lines of numbers");
+    ensure!(
+        !text.trim().is_empty(),
+        "the input is empty; give a v2 request, a JSON array or lines of numbers"
+    );
     Ok(text)
 }
 
@@ -129,21 +139,24 @@ fn shape(data: &Value, input: &Value) -> anyhow::Result<Vec<usize>> {
     Ok(shape)
 }
 
-fn metadata(model: &str) -> anyhow::Result<Value> {
-    let answer = ureq::get(model).config().http_status_as_error(false).build().call();
-    let mut answer = answer.with_context(|| format!("no answer from {model}"))?;
-    let body: Value = answer.body_mut().read_json()?;
-    fault(answer.status().as_u16(), &body)?;
-    Ok(body)
+fn metadata(model: &str, url: &str) -> anyhow::Result<Value> {
+    answer(ureq::get(model).config().http_status_as_error(false).build().call(), url)
 }
 
-fn call(request: ureq::RequestBuilder<ureq::typestate::WithBody>, url: &str, body: Option<&str>) -> anyhow::Result<Value> {
-    let request = request.config().http_status_as_error(false).build().header("Content-Type", "application/json");
-    let answer = request.send(body.unwrap_or_default());
-    let mut answer = answer.with_context(|| format!("no answer from {url}; is the server running? (xebec up DIR)"))?;
-    let text = answer.body_mut().read_to_string()?;
-    let body: Value = serde_json::from_str(&text).with_context(|| format!("the answer is not JSON: {text:.200}"))?;
-    fault(answer.status().as_u16(), &body)?;
+fn infer(model: &str, url: &str, request: &str) -> anyhow::Result<Value> {
+    let post = ureq::post(format!("{model}/infer")).config().http_status_as_error(false).build();
+    answer(post.content_type("application/json").send(request), url)
+}
+
+/// What the server answered, if it is an answer and no fault.
+fn answer(sent: Result<http::Response<ureq::Body>, ureq::Error>, url: &str) -> anyhow::Result<Value> {
+    let mut answer =
+        sent.with_context(|| format!("no answer from {url}; is the server running? (xebec up DIR)"))?;
+    let status = answer.status().as_u16();
+    let text = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_string()?;
+    let body = serde_json::from_str(&text);
+    let body = body.with_context(|| format!("status {status}, and the answer is not JSON: {text:.200}"))?;
+    fault(status, &body)?;
     Ok(body)
 }
 
@@ -163,24 +176,41 @@ fn table(answer: &Value) -> anyhow::Result<String> {
     let outputs = answer["outputs"].as_array().context("the answer has no outputs")?;
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    let title = |output: &Value| format!("{} {} {}", output["name"].as_str().unwrap_or(""), output["datatype"].as_str().unwrap_or(""), output["shape"]);
+    let title = |output: &Value| {
+        format!(
+            "{} {} {}",
+            output["name"].as_str().unwrap_or(""),
+            output["datatype"].as_str().unwrap_or(""),
+            output["shape"]
+        )
+    };
     table.set_header(outputs.iter().map(title));
     let columns: Vec<Vec<String>> = outputs.iter().map(rows).collect();
     let most = columns.iter().map(Vec::len).max().unwrap_or(0);
     for row in 0..most {
         table.add_row(columns.iter().map(|column| column.get(row).cloned().unwrap_or_default()));
     }
-    let model = format!("{} version {}", answer["model_name"].as_str().unwrap_or(""), answer["model_version"].as_str().unwrap_or(""));
+    let model = format!(
+        "{} version {}",
+        answer["model_name"].as_str().unwrap_or(""),
+        answer["model_version"].as_str().unwrap_or("")
+    );
     Ok(format!("{model}\n{table}"))
 }
 
 /// The elements of an output, a text per row of its first axis.
 fn rows(output: &Value) -> Vec<String> {
     let data = output["data"].as_array().cloned().unwrap_or_default();
-    let count = output["shape"].as_array().and_then(|shape| shape.first()?.as_u64()).and_then(|rows| usize::try_from(rows).ok());
+    let count = output["shape"]
+        .as_array()
+        .and_then(|shape| shape.first()?.as_u64())
+        .and_then(|rows| usize::try_from(rows).ok());
     let width = data.len().checked_div(count.unwrap_or(1)).unwrap_or(0).max(1);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let row = |row: &[Value]| row.iter().take(16).map(text).collect::<Vec<_>>().join("  ") + if row.len() > 16 { "  ..." } else { "" };
+    let row = |row: &[Value]| {
+        row.iter().take(16).map(text).collect::<Vec<_>>().join("  ")
+            + if row.len() > 16 { "  ..." } else { "" }
+    };
     data.chunks(width).map(row).collect()
 }
 
@@ -194,7 +224,8 @@ mod tests {
 
     #[test]
     fn arrays_and_lines_become_requests_by_the_models_metadata() {
-        let want = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]});
+        let want =
+            json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]});
         let got: Value = serde_json::from_str(&request("[1.0, 2.0]", one_input).unwrap()).unwrap();
         assert_eq!(got, want);
         let got: Value = serde_json::from_str(&request("a,b\n1,2\n3,4\n", one_input).unwrap()).unwrap();

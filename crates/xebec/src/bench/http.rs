@@ -1,53 +1,54 @@
 //! Load over HTTP/1.1: a connection per request in flight, the same bytes again and again.
 use super::{
     payload::Payload,
-    plan::Plan,
-    report::{Outcome, Tally},
+    plan::{Plan, Turn},
+    tally::{Answer, Outcome, Tally},
 };
 use anyhow::{Context as _, bail};
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    task::spawn_local,
+    task::JoinSet,
 };
 
 /// Most headers of an answer.
 const HEADERS: usize = 32;
+/// Largest head of an answer.
+const HEAD_BYTES: usize = 64 << 10;
 
 /// Sends until the plan is over.
-pub(super) async fn load(plan: &Arc<Plan>, payload: &Arc<Payload>, count: u32, tally: &Rc<RefCell<Tally>>) -> anyhow::Result<()> {
-    let mut lanes = Vec::new();
+pub(super) async fn load(
+    plan: &Arc<Plan>,
+    payload: &Arc<Payload>,
+    count: u32,
+    tally: &Rc<RefCell<Tally>>,
+) -> anyhow::Result<()> {
+    let turn = Rc::new(Turn::default());
+    let mut lanes = JoinSet::new();
     for _ in 0..count {
-        let (plan, payload, tally) = (Arc::clone(plan), Arc::clone(payload), Rc::clone(tally));
-        lanes.push(spawn_local(async move { lane(&plan, &payload, &tally).await }));
+        let (plan, payload) = (Arc::clone(plan), Arc::clone(payload));
+        let (tally, turn) = (Rc::clone(tally), Rc::clone(&turn));
+        lanes.spawn_local(async move { lane(&plan, &payload, &tally, &turn).await });
     }
-    for lane in lanes {
-        lane.await??;
+    while let Some(lane) = lanes.join_next().await {
+        lane??;
     }
     Ok(())
 }
 
-async fn lane(plan: &Plan, payload: &Payload, tally: &RefCell<Tally>) -> anyhow::Result<()> {
+async fn lane(plan: &Plan, payload: &Payload, tally: &RefCell<Tally>, turn: &Turn) -> anyhow::Result<()> {
     let mut connection = Connection::open(plan).await?;
-    while let Some(due) = plan.next().await {
-        let outcome = match connection.request(&payload.bytes).await {
-            Ok(status) => Outcome::Http(status),
-            Err(error) => {
-                // A server may close a connection, for example when it drains: the request counts as broken.
-                connection = match Connection::open(plan).await {
-                    Ok(connection) => connection,
-                    Err(_) => {
-                        tally.borrow_mut().broken(&error.to_string());
-                        return Ok(());
-                    }
-                };
-                Outcome::Broken(error.to_string())
-            }
-        };
-        let done = Instant::now();
-        if plan.counts(due) {
-            tally.borrow_mut().add(outcome, done - due, payload.bytes.len());
+    while let Some(ticket) = plan.next(turn).await {
+        tally.borrow_mut().sent(&ticket, payload.bytes.len());
+        let answer = connection.request(&payload.bytes).await;
+        let broken = answer.is_err();
+        let answer = answer.unwrap_or_else(|error| Answer::broken(&error));
+        tally.borrow_mut().add(plan, &ticket, answer);
+        // A server may close a connection, for example when it drains: that request counts, and the lane goes on.
+        if broken {
+            let Ok(fresh) = Connection::open(plan).await else { return Ok(()) };
+            connection = fresh;
         }
     }
     Ok(())
@@ -61,13 +62,14 @@ struct Connection {
 impl Connection {
     async fn open(plan: &Plan) -> anyhow::Result<Self> {
         let address = plan.target.address;
-        let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+        let stream =
+            TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
     }
 
-    /// Sends a request and reads its answer whole; returns the status.
-    async fn request(&mut self, bytes: &[u8]) -> anyhow::Result<u16> {
+    /// Sends a request and reads its answer whole.
+    async fn request(&mut self, bytes: &[u8]) -> anyhow::Result<Answer> {
         self.stream.write_all(bytes).await?;
         self.buffer.clear();
         let (status, wanted) = loop {
@@ -82,7 +84,7 @@ impl Connection {
         if self.buffer.len() > wanted {
             bail!("the server sent more than its answer");
         }
-        Ok(status)
+        Ok(Answer { outcome: Outcome::Http(status), bytes: wanted })
     }
 
     async fn read(&mut self) -> anyhow::Result<()> {
@@ -97,9 +99,37 @@ impl Connection {
 fn head(buffer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head) = response.parse(buffer)? else { return Ok(None) };
+    let httparse::Status::Complete(head) = response.parse(buffer).context("the answer is not HTTP/1.1")?
+    else {
+        if buffer.len() > HEAD_BYTES {
+            bail!("the answer's head is larger than {HEAD_BYTES} bytes");
+        }
+        return Ok(None);
+    };
     let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
     let length = length.context("the answer has no Content-Length; this generator reads no other framing")?;
-    Ok(Some((response.code.unwrap_or(0), head + length)))
+    let wanted = head.checked_add(length).context("the answer's Content-Length is out of range")?;
+    Ok(Some((response.code.unwrap_or(0), wanted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_an_answer_is_known_once_its_head_is_there() {
+        let whole = b"HTTP/1.1 503 Busy\r\ncontent-LENGTH: 5\r\n\r\nhello";
+        assert_eq!(head(whole).unwrap(), Some((503, whole.len())));
+        assert_eq!(head(&whole[..30]).unwrap(), None);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_measured_is_refused_with_the_reason() {
+        let said = |answer: &[u8]| head(answer).unwrap_err().to_string();
+        assert!(said(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").contains("no Content-Length"));
+        assert!(said(b"SSH-2.0-x\r\n\r\n").contains("not HTTP/1.1"));
+        let huge = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", usize::MAX);
+        assert!(said(huge.as_bytes()).contains("out of range"));
+    }
 }

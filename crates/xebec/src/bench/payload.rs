@@ -1,7 +1,7 @@
 //! The bytes of a request, made once and sent again and again.
 use super::{
     Protocol,
-    target::{Metadata, Target},
+    target::{Metadata, Target, model_path},
 };
 use anyhow::{Context as _, bail, ensure};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,6 +13,9 @@ use xebec_net::wire::inference::{ModelInferRequest, model_infer_request::InferIn
 
 /// The method that runs a model.
 pub(super) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+/// Prefix of a message of gRPC: a flag and a length.
+pub(super) const PREFIX_BYTES: usize = 5;
 
 /// A request on the wire: for REST head and body, for gRPC a message with its prefix.
 #[derive(Debug)]
@@ -39,14 +42,17 @@ pub(super) struct Input {
 /// Reads the inputs of a v2 infer request.
 pub(super) fn from_file(file: &Path) -> anyhow::Result<Vec<Input>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let body: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
+    let body: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?;
     let inputs = body.get("inputs").and_then(Value::as_array);
     let inputs = inputs.with_context(|| format!("{} has no list 'inputs'", file.display()))?;
     inputs.iter().map(|input| one_of_file(input).with_context(|| format!("in {}", file.display()))).collect()
 }
 
 fn one_of_file(input: &Value) -> anyhow::Result<Input> {
-    let text = |key: &str| input.get(key).and_then(Value::as_str).with_context(|| format!("an input has no '{key}'"));
+    let text = |key: &str| {
+        input.get(key).and_then(Value::as_str).with_context(|| format!("an input has no '{key}'"))
+    };
     let name = text("name")?.to_owned();
     let datatype = text("datatype")?.parse()?;
     let shape: Vec<i64> = serde_json::from_value(input.get("shape").cloned().unwrap_or_default())
@@ -82,7 +88,9 @@ pub(super) fn random(metadata: &Metadata, rows: i64, free: i64) -> anyhow::Resul
             (extent, _) => extent,
         };
         let shape: Vec<i64> = input.shape.iter().enumerate().map(place).collect();
-        let count = element_count(&shape).filter(|count| *count <= 64 << 20).context("the model's inputs are too large")?;
+        let count = element_count(&shape)
+            .filter(|count| *count <= 64 << 20)
+            .context("the model's inputs are too large")?;
         #[expect(clippy::cast_precision_loss, reason = "any number between 0 and 1 will do")]
         let mut value = || match datatype {
             Datatype::Fp16 | Datatype::Bf16 | Datatype::Fp32 | Datatype::Fp64 => {
@@ -112,8 +120,7 @@ impl Payload {
 }
 
 fn rest(target: &Target, model: &str, version: &str, body: &[u8], json_length: Option<usize>) -> Payload {
-    let version = if version.is_empty() { String::new() } else { format!("/versions/{version}") };
-    let path = format!("/v2/models/{model}{version}/infer");
+    let path = format!("{}/infer", model_path(model, version));
     let kind = match json_length {
         Some(length) => format!("application/octet-stream\r\nInference-Header-Content-Length: {length}"),
         None => "application/json".to_owned(),
@@ -132,7 +139,11 @@ fn json_body(inputs: &[Input]) -> anyhow::Result<Vec<u8>> {
     let mut all = Vec::new();
     for input in inputs {
         if matches!(input.datatype, Datatype::Fp16 | Datatype::Bf16) {
-            bail!("input '{}' is {}, which has no form in JSON: use --protocol binary or grpc", input.name, input.datatype);
+            bail!(
+                "input '{}' is {}, which has no form in JSON: use --protocol binary or grpc",
+                input.name,
+                input.datatype
+            );
         }
         all.push(json!({
             "name": input.name,
@@ -170,15 +181,19 @@ fn binary_body(inputs: &[Input]) -> anyhow::Result<(Vec<u8>, usize)> {
         }));
         blobs.extend_from_slice(&bytes);
     }
-    let mut body = json!({"parameters": {"binary_data_output": true}, "inputs": heads}).to_string().into_bytes();
+    let mut body =
+        json!({"parameters": {"binary_data_output": true}, "inputs": heads}).to_string().into_bytes();
     let json_length = body.len();
     body.append(&mut blobs);
     Ok((body, json_length))
 }
 
 fn grpc(model: &str, version: &str, inputs: &[Input]) -> anyhow::Result<Payload> {
-    let mut message =
-        ModelInferRequest { model_name: model.into(), model_version: version.into(), ..ModelInferRequest::default() };
+    let mut message = ModelInferRequest {
+        model_name: model.into(),
+        model_version: version.into(),
+        ..ModelInferRequest::default()
+    };
     for input in inputs {
         message.inputs.push(InferInputTensor {
             name: input.name.clone(),
@@ -188,18 +203,26 @@ fn grpc(model: &str, version: &str, inputs: &[Input]) -> anyhow::Result<Payload>
         });
         message.raw_input_contents.push(input.bytes()?.into());
     }
-    let mut bytes = BytesMut::new();
+    let bytes = framed(&message.encode_to_vec())?;
+    Ok(Payload { bytes, head: 0, path: INFER.into(), json_length: None })
+}
+
+/// A message of gRPC with its prefix.
+pub(super) fn framed(message: &[u8]) -> anyhow::Result<Bytes> {
+    let length = u32::try_from(message.len()).context("the request is larger than gRPC can carry")?;
+    let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(message.encoded_len()).context("the request is larger than gRPC can carry")?);
-    message.encode(&mut bytes)?;
-    Ok(Payload { bytes: bytes.freeze(), head: 0, path: INFER.into(), json_length: None })
+    bytes.put_u32(length);
+    bytes.extend_from_slice(message);
+    Ok(bytes.freeze())
 }
 
 impl Input {
     fn bytes(&self) -> anyhow::Result<Vec<u8>> {
         let mut out = Vec::new();
         for value in &self.values {
-            self.push(value, &mut out).with_context(|| format!("input '{}': {value} is not {}", self.name, self.datatype))?;
+            self.push(value, &mut out)
+                .with_context(|| format!("input '{}': {value} is not {}", self.name, self.datatype))?;
         }
         ensure!(
             element_count(&self.shape) == Some(self.values.len()),

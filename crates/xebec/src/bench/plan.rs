@@ -1,6 +1,10 @@
 //! When a request is due, when the load ends, and the threads that send it.
-use super::{BenchArgs, Protocol, grpc, http, payload::Payload, report::Tally, target::Target};
+//!
+//! Latency counts from when a request was due. What is measured is decided when a request is sent, so that answers
+//! which come after the end still show how slow they were; throughput counts the answers within the window alone.
+use super::{BenchArgs, Protocol, grpc, http, payload::Payload, tally::Tally, target::Target};
 use std::{
+    cell::RefCell,
     rc::Rc,
     sync::{
         Arc,
@@ -8,7 +12,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::task::LocalSet;
+use tokio::{sync::Mutex, task::LocalSet};
 
 /// A timer of the system may be late by this; the rest is waited for by looking at the clock.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
@@ -20,15 +24,31 @@ pub(super) struct Plan {
     concurrency: u32,
     connections: u32,
     threads: u32,
-    gap: Option<Duration>,
+    /// Arrivals a second; `None` in a closed loop.
+    rate: Option<f64>,
+    /// How long answers are waited for after the end.
+    patience: Duration,
     pub(super) started: Instant,
     /// From here on results count.
     pub(super) measured_from: Instant,
     pub(super) until: Instant,
     most: u64,
     arrivals: AtomicU64,
+    sent: AtomicU64,
     measured: AtomicU64,
 }
+
+/// Leave to send one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub(super) due: Instant,
+    pub(super) sent: Instant,
+    /// Whether it was sent within what is measured.
+    pub(super) measured: bool,
+}
+
+/// The turn of one thread to wait for the next arrival: only one of its lanes looks at the clock.
+pub(super) type Turn = Mutex<()>;
 
 impl Plan {
     pub(super) fn new(args: &BenchArgs, target: Target) -> Self {
@@ -39,25 +59,44 @@ impl Plan {
             target,
             concurrency: args.concurrency,
             threads: args.threads,
-            gap: args.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+            rate: args.rate,
+            patience: Duration::from_secs_f64(args.patience),
             started,
             measured_from,
             until: measured_from + Duration::from_secs_f64(args.duration),
             most: args.requests.unwrap_or(u64::MAX),
             arrivals: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             measured: AtomicU64::new(0),
         }
     }
 
-    /// Waits until the next request is due and returns that time; `None` when the load is over.
-    pub(super) async fn next(&self) -> Option<Instant> {
-        let due = match self.gap {
-            None => Instant::now(),
-            Some(gap) => {
-                let arrival = self.arrivals.fetch_add(1, Relaxed);
-                self.started + gap.mul_f64(arrival as f64)
-            }
+    /// Waits until the next request is due; `None` when the load is over.
+    pub(super) async fn next(&self, turn: &Turn) -> Option<Ticket> {
+        let due = match self.rate {
+            None => None,
+            Some(rate) => Some(self.arrival(rate, turn).await?),
         };
+        let sent = Instant::now();
+        if sent >= self.until {
+            // Whatever else was due is told as not sent: a load with a backlog would not end otherwise.
+            return None;
+        }
+        let measured = sent >= self.measured_from;
+        if measured && self.measured.fetch_add(1, Relaxed) >= self.most {
+            return None;
+        }
+        if due.is_some() {
+            self.sent.fetch_add(1, Relaxed);
+        }
+        Some(Ticket { due: due.unwrap_or(sent), sent, measured })
+    }
+
+    async fn arrival(&self, rate: f64, turn: &Turn) -> Option<Instant> {
+        let _turn = turn.lock().await;
+        #[expect(clippy::cast_precision_loss, reason = "arrivals of years fit a double")]
+        let arrival = self.arrivals.fetch_add(1, Relaxed) as f64;
+        let due = self.started + Duration::from_secs_f64(arrival / rate);
         if due >= self.until || self.measured.load(Relaxed) >= self.most {
             return None;
         }
@@ -65,13 +104,22 @@ impl Plan {
         Some(due)
     }
 
-    /// Counts a result, if it belongs to what is measured.
-    pub(super) fn counts(&self, due: Instant) -> bool {
-        let counts = due >= self.measured_from;
-        if counts {
-            self.measured.fetch_add(1, Relaxed);
-        }
-        counts
+    /// Requests that were due before the end, but no lane was free to send them.
+    pub(super) fn unsent(&self) -> u64 {
+        let Some(rate) = self.rate.filter(|_| self.measured.load(Relaxed) < self.most) else { return 0 };
+        // One that is due at the very end is not; nor is one that only rounding puts before it.
+        let due = ((self.until - self.started).as_secs_f64() * rate - 1e-6).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "above -1, far below 2^64"
+        )]
+        let due = due as u64;
+        due.saturating_sub(self.sent.load(Relaxed))
+    }
+
+    pub(super) fn is_open_loop(&self) -> bool {
+        self.rate.is_some()
     }
 
     fn share(&self, total: u32, thread: u32) -> u32 {
@@ -93,14 +141,23 @@ async fn wait_until(due: Instant) {
 pub(super) fn worker(thread: u32, plan: &Arc<Plan>, payload: &Arc<Payload>) -> anyhow::Result<Tally> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let share = plan.share(plan.concurrency, thread);
-    let tally = Rc::new(std::cell::RefCell::new(Tally::default()));
-    runtime.block_on(LocalSet::new().run_until(async {
-        let connections = plan.share(plan.connections.max(plan.threads), thread).clamp(1, share.max(1));
-        if plan.target.protocol == Protocol::Grpc {
-            grpc::load(plan, payload, share, connections, &tally).await
-        } else {
-            http::load(plan, payload, share, &tally).await
-        }
-    }))?;
-    Ok(tally.take())
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    let ended = runtime.block_on(LocalSet::new().run_until(async {
+        let load = async {
+            let connections = plan.share(plan.connections.max(plan.threads), thread).clamp(1, share.max(1));
+            if plan.target.protocol == Protocol::Grpc {
+                grpc::load(plan, payload, share, connections, &tally).await
+            } else {
+                http::load(plan, payload, share, &tally).await
+            }
+        };
+        tokio::time::timeout_at((plan.until + plan.patience).into(), load).await
+    }));
+    let mut tally = tally.take();
+    tally.ended = Some(Instant::now().min(plan.until));
+    match ended {
+        Ok(result) => result?,
+        Err(_) => tally.abandoned(plan.patience),
+    }
+    Ok(tally)
 }

@@ -1,76 +1,12 @@
 //! What came of a load: latencies, throughput, failures by status, and the generator's own cost.
-use super::{BenchArgs, Form, plan::Plan};
+use super::{BenchArgs, Form, plan::Plan, tally::Tally};
 use comfy_table::{Table, presets::NOTHING};
 use hdrhistogram::Histogram;
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, io::Write, time::Duration};
 
 /// A generator busier than this measures itself.
 const BUSY_PERCENT: f64 = 90.0;
-
-/// How one request ended.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// With this status of HTTP.
-    Http(u16),
-    /// With this status of gRPC.
-    Grpc(u32),
-    /// Without an answer.
-    Broken(String),
-}
-
-/// Results of one thread.
-#[derive(Debug)]
-pub(super) struct Tally {
-    good: Histogram<u64>,
-    refused: Histogram<u64>,
-    failures: BTreeMap<String, u64>,
-    bytes_sent: u64,
-    last: Option<Instant>,
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        // Three significant digits up to an hour; the constants are in range, so there is no error to handle.
-        let histogram = || Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap_or_else(|_| empty());
-        let (good, refused) = (histogram(), histogram());
-        Self { good, refused, failures: BTreeMap::new(), bytes_sent: 0, last: None }
-    }
-}
-
-fn empty() -> Histogram<u64> {
-    Histogram::new_from(&Histogram::<u64>::new(3).unwrap_or_else(|_| unreachable!("3 digits are within 0..=5")))
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, outcome: Outcome, latency: Duration, bytes: usize) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.bytes_sent += bytes as u64;
-        self.last = Some(Instant::now());
-        let failure = match outcome {
-            Outcome::Http(200) | Outcome::Grpc(0) => {
-                self.good.saturating_record(nanoseconds);
-                return;
-            }
-            Outcome::Http(status) => format!("HTTP {status}"),
-            Outcome::Grpc(status) => format!("gRPC {status}"),
-            Outcome::Broken(why) => {
-                *self.failures.entry(format!("no answer: {why}")).or_insert(0) += 1;
-                return;
-            }
-        };
-        self.refused.saturating_record(nanoseconds);
-        *self.failures.entry(failure).or_insert(0) += 1;
-    }
-
-    pub(super) fn broken(&mut self, why: &str) {
-        *self.failures.entry(format!("no answer: {why}")).or_insert(0) += 1;
-    }
-}
 
 /// Processor time of this process so far.
 pub(super) fn own_cpu() -> Duration {
@@ -92,20 +28,26 @@ pub struct Latencies {
 /// What came of a load.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Requests answered well.
+    /// Measured requests that were answered well.
     pub good: u64,
-    /// Their latencies.
+    /// Their latencies: from when a request was sent, in an open loop from when it was due.
     pub latencies: Latencies,
     /// Latencies of requests answered with an error.
     pub refusals: Option<Latencies>,
-    /// Requests that failed, by how.
+    /// Measured requests that failed, by how.
     pub failures: BTreeMap<String, u64>,
     /// Length of the measurement.
     pub seconds: f64,
-    /// Good answers a second.
+    /// Good answers a second within it.
     pub per_second: f64,
-    /// Bytes of requests sent.
+    /// Bytes of measured requests.
     pub bytes_sent: u64,
+    /// Bytes of their answers.
+    pub bytes_received: u64,
+    /// Open loop: requests that were due but never sent, because all lanes were taken.
+    pub unsent: u64,
+    /// Open loop: how long after it was due a request was sent.
+    pub late: Option<Latencies>,
     /// Processor time of the generator over wall time, in percent of one core.
     pub generator_percent: f64,
     threads: u32,
@@ -126,20 +68,21 @@ fn latencies(histogram: &Histogram<u64>) -> Latencies {
 }
 
 impl Report {
-    pub(super) fn new(args: &BenchArgs, plan: &Plan, tallies: Vec<Tally>, cpu_before: Duration) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        args: &BenchArgs,
+        plan: &Plan,
+        tallies: Vec<Tally>,
+        cpu_before: Duration,
+    ) -> anyhow::Result<Self> {
         let cpu = own_cpu().saturating_sub(cpu_before).as_secs_f64() / plan.started.elapsed().as_secs_f64();
         let mut all = Tally::default();
         for tally in tallies {
-            all.good.add(&tally.good)?;
-            all.refused.add(&tally.refused)?;
-            all.bytes_sent += tally.bytes_sent;
-            all.last = all.last.max(tally.last);
-            tally.failures.into_iter().for_each(|(why, count)| *all.failures.entry(why).or_insert(0) += count);
+            all.merge(tally)?;
         }
-        let end = all.last.map_or(plan.until, |last| last.min(plan.until));
+        let end = all.ended.unwrap_or(plan.until);
         let seconds = end.saturating_duration_since(plan.measured_from).as_secs_f64().max(1e-9);
         #[expect(clippy::cast_precision_loss, reason = "counts fit a double")]
-        let per_second = all.good.len() as f64 / seconds;
+        let per_second = all.in_window as f64 / seconds;
         Ok(Self {
             good: all.good.len(),
             latencies: latencies(&all.good),
@@ -148,14 +91,19 @@ impl Report {
             seconds,
             per_second,
             bytes_sent: all.bytes_sent,
+            bytes_received: all.bytes_received,
+            unsent: plan.unsent(),
+            late: plan.is_open_loop().then(|| latencies(&all.late)),
             generator_percent: cpu * 100.0,
             threads: args.threads,
         })
     }
 
     /// Whether the generator was at its limit, so that the figures are its own rather than the server's.
+    ///
+    /// An open loop looks at the clock while it waits, so that its processor time says nothing: how late it sent does.
     pub fn generator_was_busy(&self) -> bool {
-        self.generator_percent > BUSY_PERCENT * f64::from(self.threads)
+        self.late.is_none() && self.generator_percent > BUSY_PERCENT * f64::from(self.threads)
     }
 
     /// Prints the report.
@@ -178,8 +126,11 @@ impl Report {
             "latency_us": latencies(&self.latencies),
             "refusal_latency_us": self.refusals.as_ref().map(latencies),
             "failures": self.failures,
+            "unsent": self.unsent,
+            "late_us": self.late.as_ref().map(latencies),
             "seconds": self.seconds,
             "bytes_sent": self.bytes_sent,
+            "bytes_received": self.bytes_received,
             "generator_cpu_percent": self.generator_percent,
             "generator_was_busy": self.generator_was_busy(),
         })
@@ -188,8 +139,14 @@ impl Report {
     fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(NOTHING);
-        let row = |l: &Latencies| format!("p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0}", l.p50, l.p90, l.p99, l.p999, l.max);
-        table.add_row(["requests/s".to_owned(), format!("{:.0} ({} in {:.1} s)", self.per_second, self.good, self.seconds)]);
+        let row = |l: &Latencies| {
+            format!(
+                "p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0}",
+                l.p50, l.p90, l.p99, l.p999, l.max
+            )
+        };
+        let answered = format!("{:.0} ({} in {:.1} s)", self.per_second, self.good, self.seconds);
+        table.add_row(["requests/s".to_owned(), answered]);
         table.add_row(["latency us".to_owned(), row(&self.latencies)]);
         for (why, count) in &self.failures {
             table.add_row(["failed".to_owned(), format!("{count} {why}")]);
@@ -197,10 +154,23 @@ impl Report {
         if let Some(refusals) = &self.refusals {
             table.add_row(["refusal us".to_owned(), row(refusals)]);
         }
+        if let Some(late) = &self.late {
+            table.add_row(["sent late us".to_owned(), row(late)]);
+        }
+        let bytes = format!("{} sent, {} received", self.bytes_sent, self.bytes_received);
+        table.add_row(["bytes".to_owned(), bytes]);
         table.add_row(["generator".to_owned(), format!("{:.0} % of a core", self.generator_percent)]);
-        let mut text = table.to_string();
+        let lines = table.to_string();
+        // The table pads every line to the same width.
+        let mut text = lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         if self.generator_was_busy() {
             text.push_str("\nthe generator was busy: the server may do more than this shows");
+        }
+        if self.unsent > 0 {
+            text.push_str(&format!(
+                "\n{} requests were due but never sent: all that --concurrency allows were in flight",
+                self.unsent
+            ));
         }
         text
     }

@@ -1,10 +1,19 @@
 //! The server under load: where it is, and what its models take.
-use super::{Protocol, grpc, payload::Payload};
-use anyhow::{Context as _, bail};
+use super::{
+    Protocol, grpc,
+    payload::{PREFIX_BYTES, Payload},
+};
+use anyhow::{Context as _, anyhow, bail};
 use prost::Message as _;
 use serde::Deserialize;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    time::Duration,
+};
 use xebec_net::wire::inference::{ModelMetadataRequest, ModelMetadataResponse};
+
+/// How long one answer outside of any load is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server.
 #[derive(Clone, Debug)]
@@ -31,11 +40,14 @@ pub(super) struct Input {
 
 impl Target {
     pub(super) fn parse(url: Option<&str>, protocol: Option<Protocol>) -> anyhow::Result<Self> {
-        let default = if protocol == Some(Protocol::Grpc) { "127.0.0.1:8001" } else { "http://127.0.0.1:8000" };
+        let default =
+            if protocol == Some(Protocol::Grpc) { "127.0.0.1:8001" } else { "http://127.0.0.1:8000" };
         let url = url.unwrap_or(default);
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         let protocol = match (scheme, protocol) {
-            ("https" | "grpcs", _) => bail!("{url}: TLS is not offered by this version; use http:// or host:port"),
+            ("https" | "grpcs", _) => {
+                bail!("{url}: TLS is not offered by this version; use http:// or host:port")
+            }
             ("http", Some(Protocol::Grpc)) => bail!("{url}: gRPC takes host:port"),
             ("http", protocol) => protocol.unwrap_or(Protocol::Binary),
             ("" | "grpc", None | Some(Protocol::Grpc)) => Protocol::Grpc,
@@ -52,7 +64,8 @@ impl Target {
     pub(super) fn metadata(&self, model: &str, version: Option<&str>) -> anyhow::Result<Metadata> {
         let unreachable = || format!("no metadata of '{model}' from {}", self.authority);
         if self.protocol == Protocol::Grpc {
-            let request = ModelMetadataRequest { name: model.into(), version: version.unwrap_or_default().into() };
+            let request =
+                ModelMetadataRequest { name: model.into(), version: version.unwrap_or_default().into() };
             let path = "/inference.GRPCInferenceService/ModelMetadata";
             let answer = grpc::unary(self, path, &request.encode_to_vec()).with_context(unreachable)?;
             let metadata = ModelMetadataResponse::decode(answer).with_context(unreachable)?;
@@ -63,29 +76,86 @@ impl Target {
             };
             return Ok(Metadata { inputs: metadata.inputs.into_iter().map(input).collect() });
         }
-        let version = version.map(|version| format!("/versions/{version}")).unwrap_or_default();
-        let url = format!("http://{}/v2/models/{model}{version}", self.authority);
-        let mut answer = ureq::get(&url).call().with_context(unreachable)?;
+        let url = format!("http://{}{}", self.authority, model_path(model, version.unwrap_or_default()));
+        let request = ureq::get(&url).config().timeout_global(Some(PATIENCE)).http_status_as_error(false);
+        let mut answer = request.build().call().with_context(unreachable)?;
+        if answer.status() != 200 {
+            return Err(said(&mut answer)).with_context(unreachable);
+        }
         answer.body_mut().read_json().with_context(unreachable)
     }
 
     /// Sends one request and expects an answer, so that a wrong one is told before the load begins.
     pub(super) fn send_once(&self, payload: &Payload) -> anyhow::Result<()> {
         if self.protocol == Protocol::Grpc {
-            return grpc::unary(self, super::payload::INFER, &payload.bytes[5..]).map(drop);
+            return grpc::unary(self, super::payload::INFER, &payload.bytes[PREFIX_BYTES..]).map(drop);
         }
         let body = payload.bytes.get(payload.head..).unwrap_or_default();
         let mut request = ureq::post(format!("http://{}{}", self.authority, payload.path))
             .config()
+            .timeout_global(Some(PATIENCE))
             .http_status_as_error(false)
-            .build();
+            .build()
+            .content_type(if payload.json_length.is_some() {
+                "application/octet-stream"
+            } else {
+                "application/json"
+            });
         if let Some(length) = payload.json_length {
             request = request.header("Inference-Header-Content-Length", length.to_string());
         }
         let mut answer = request.send(body).with_context(|| format!("no answer from {}", self.authority))?;
-        if answer.status() != 200 {
-            bail!("status {}: {}", answer.status().as_u16(), answer.body_mut().read_to_string().unwrap_or_default());
-        }
-        Ok(())
+        if answer.status() == 200 { Ok(()) } else { Err(said(&mut answer)) }
+    }
+}
+
+/// Path of a model, or of one of its versions.
+pub(super) fn model_path(model: &str, version: &str) -> String {
+    let model = crate::infer::segment(model);
+    if version.is_empty() {
+        format!("/v2/models/{model}")
+    } else {
+        format!("/v2/models/{model}/versions/{}", crate::infer::segment(version))
+    }
+}
+
+/// What a server said about a fault.
+fn said(answer: &mut http::Response<ureq::Body>) -> anyhow::Error {
+    let status = answer.status().as_u16();
+    let text = answer.body_mut().read_to_string().unwrap_or_default();
+    let body: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let error = body.as_ref().and_then(|body| body.get("error")?.as_str()).unwrap_or(&text);
+    anyhow!("status {status}: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_follows_the_urls_scheme_unless_it_is_named() {
+        let protocol = |url, named| Target::parse(Some(url), named).unwrap().protocol;
+        assert_eq!(protocol("http://127.0.0.1:1", None), Protocol::Binary);
+        assert_eq!(protocol("http://127.0.0.1:1/", Some(Protocol::Json)), Protocol::Json);
+        assert_eq!(protocol("127.0.0.1:1", None), Protocol::Grpc);
+        assert_eq!(protocol("grpc://127.0.0.1:1", None), Protocol::Grpc);
+        assert_eq!(protocol("127.0.0.1:1", Some(Protocol::Json)), Protocol::Json);
+        assert_eq!(Target::parse(None, Some(Protocol::Grpc)).unwrap().address.port(), 8001);
+        assert_eq!(Target::parse(None, None).unwrap().address.port(), 8000);
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_meant_is_refused_with_what_to_write() {
+        let said = |url, named| format!("{:#}", Target::parse(Some(url), named).unwrap_err());
+        assert!(said("https://127.0.0.1:1", None).contains("TLS is not offered"));
+        assert!(said("http://127.0.0.1:1", Some(Protocol::Grpc)).contains("gRPC takes host:port"));
+        assert!(said("ftp://127.0.0.1:1", None).contains("write http://host:port"));
+        assert!(said("127.0.0.1", None).contains("is not host:port"));
+    }
+
+    #[test]
+    fn names_are_one_segment_of_a_path() {
+        assert_eq!(model_path("a/b", ""), "/v2/models/a%2Fb");
+        assert_eq!(model_path("a", "1"), "/v2/models/a/versions/1");
     }
 }
