@@ -1,5 +1,5 @@
 //! Callers that go away, and a server that stops.
-use crate::server::{Server, until};
+use crate::server::{Server, until, until_async};
 use h2::Reason;
 use http::Request;
 use std::io::Read as _;
@@ -21,7 +21,10 @@ fn a_caller_of_http_that_hangs_up_is_gone_for_the_model_and_counted() {
     drop(stream);
     until("the model sees that nobody waits", || hold.held() == (1, true));
     until("the call is counted as cancelled", || cancelled(&server) == 1);
-    assert!(server.log.0.lock().unwrap()[0].contains(" 499 "));
+    // Counted first, logged after.
+    until("the call is logged", || {
+        server.log.0.lock().unwrap().first().is_some_and(|line| line.contains(" 499 "))
+    });
 }
 
 #[tokio::test]
@@ -33,13 +36,10 @@ async fn a_caller_of_grpc_that_resets_its_stream_is_gone_for_the_model_and_count
     let request = request.header("content-type", "application/grpc").body(()).unwrap();
     let (_response, mut stream) = client.send_request(request, false).unwrap();
     stream.send_data(vec![0, 0, 0, 0, 6, 10, 4, b'h', b'o', b'l', b'd'].into(), true).unwrap();
-    while hold.held() != (1, false) {
-        tokio::task::yield_now().await;
-    }
+    until_async("the request reaches the model", || hold.held() == (1, false)).await;
     stream.send_reset(Reason::CANCEL);
-    while hold.held() != (1, true) || cancelled(&server) != 1 {
-        tokio::task::yield_now().await;
-    }
+    until_async("the model sees that nobody waits", || hold.held() == (1, true)).await;
+    until_async("the call is counted as cancelled", || cancelled(&server) == 1).await;
 }
 
 #[test]

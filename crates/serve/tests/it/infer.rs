@@ -77,6 +77,10 @@ fn a_header_length_out_of_range_is_refused() {
         let answer = binary(&server, length, &body);
         assert_eq!(answer.status, status, "{length}: {}", answer.text());
     }
+    let past = binary(&server, &(body.len() + 1).to_string(), &body);
+    let (length, has) = (body.len() + 1, body.len());
+    let want = format!("header Inference-Header-Content-Length is {length}, but the body has {has} bytes");
+    assert!(past.text().contains(&want), "{}", past.text());
     let answer = binary(&server, &BINARY.len().to_string(), &[BINARY.as_bytes(), &blob(), b"x"].concat());
     assert!(answer.text().contains("unexpected additional input data for model 'echo'"), "{}", answer.text());
     let answer = binary(&server, &BINARY.len().to_string(), &[BINARY.as_bytes(), &blob()[1..]].concat());

@@ -173,6 +173,15 @@ pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
+/// The same inside a runtime whose own tasks have to go on.
+pub(crate) async fn until_async(what: &str, mut reached: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !reached() {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// An answer of HTTP.
 #[derive(Debug)]
 pub(crate) struct Answer {

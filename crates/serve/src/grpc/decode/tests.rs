@@ -186,6 +186,20 @@ fn unpacked_numbers_are_read_too() {
 }
 
 #[test]
+fn reading_ends_at_the_first_element_too_many() {
+    // Three elements where one is wanted; the third is cut off, but nobody gets so far.
+    for contents in [&[0x10, 7, 0x10, 8, 0x10][..], &[0x12, 3, 7, 8, 0xff]] {
+        let message = Bytes::copy_from_slice(contents);
+        let wanted = typed::Wanted { name: "x", datatype: Datatype::Int8, shape: &[1] };
+        let error = typed::bytes(&wanted, &message, &message).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "input 'x' has more elements in contents than the 1 that shape [1] needs"
+        );
+    }
+}
+
+#[test]
 fn narrow_integers_are_checked_and_other_fields_are_refused() {
     let ints = |int_contents| InferTensorContents { int_contents, ..InferTensorContents::default() };
     let error = typed(Datatype::Int8, &[2], ints(vec![0, 300])).unwrap_err();
