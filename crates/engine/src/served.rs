@@ -31,8 +31,6 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-/// A run that takes less than this is not worth waking a thread for.
-const TINY: Duration = Duration::from_micros(100);
 /// An inline run may hold up its I/O core for so long.
 const LONGEST_INLINE_RUN: Duration = Duration::from_millis(1);
 
@@ -51,6 +49,8 @@ pub struct Plan {
     pub cores: u32,
     /// What its threads are arranged for.
     pub objective: Objective,
+    /// A run that takes less is not worth waking a thread for: it is run inline.
+    pub inline_below: Duration,
     /// Told of every run.
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -89,7 +89,7 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, config, mut batching, instances, cores, objective, observer } = plan;
+        let Plan { info, config, mut batching, instances, cores, objective, inline_below, observer } = plan;
         let metrics = Arc::new(ModelMetrics::default());
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
         let mut first = model.own_stream()?;
@@ -101,7 +101,7 @@ impl Served {
         if batching.mixes.is_err() {
             batching.max_rows = 1;
         }
-        let tiny = objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < TINY);
+        let tiny = objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < inline_below);
         let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());

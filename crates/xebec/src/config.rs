@@ -292,6 +292,7 @@ impl<'a> Reader<'a> {
                 cores: small(io_threads),
                 instances: self.auto("instances", 1024).map(small),
                 objective: self.word("objective", &objectives).unwrap_or_default(),
+                inline_below: Duration::from_micros(self.count("inline-below-us", 0, 1_000_000) as u64),
             },
             search: self.search(),
             limits: self.limits(),

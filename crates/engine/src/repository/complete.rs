@@ -31,6 +31,8 @@ pub struct Defaults {
     pub instances: Option<u32>,
     /// What a model's threads are arranged for.
     pub objective: Objective,
+    /// A model whose run takes less runs on the I/O core that read the request.
+    pub inline_below: Duration,
 }
 
 /// The graph cannot be served as it is configured.
@@ -74,7 +76,7 @@ pub fn plan(candidate: &Candidate, version: Version, graph: &onnx::Model, defaul
     };
     let instances = instances(candidate).or(defaults.instances);
     let config = config(&info, given, &batching, instances.unwrap_or(defaults.cores));
-    Ok(Plan { info, config, batching, instances, cores: defaults.cores, objective, observer: None })
+    Ok(Plan { info, config, batching, instances, cores: defaults.cores, objective, inline_below: defaults.inline_below, observer: None })
 }
 
 /// Whether a `config.pbtxt` decides about the batch axis, or leaves that to the graph.

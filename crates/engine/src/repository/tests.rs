@@ -1,0 +1,180 @@
+use super::*;
+use crate::repository::config::parse;
+use xebec_core::resource::{Metadata, ModelSource};
+
+fn write(root: &Path, path: &str, text: &str) {
+    let path = root.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+fn found(root: &Path) -> Scan {
+    scan(&[root.to_owned()]).unwrap()
+}
+
+fn fault(scan: &Scan) -> String {
+    assert_eq!(scan.faults.len(), 1, "{:?}", scan.faults);
+    scan.faults[0].1.to_string()
+}
+
+#[test]
+fn bare_files_and_tritons_layout_are_found_and_the_latest_version_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "bare.onnx", "");
+    write(root, "tower/1/model.onnx", "");
+    write(root, "tower/12/model.onnx", "");
+    write(root, "tower/007/model.onnx", "");
+    write(root, "tower/notes/model.onnx", "");
+    write(root, "deep/1/model.onnx/model.onnx", "");
+    write(root, ".hidden/1/model.onnx", "");
+    write(root, "README.md", "");
+    let scan = found(root);
+    assert!(scan.faults.is_empty());
+    let names: Vec<(&str, Vec<u64>)> = scan
+        .candidates
+        .iter()
+        .map(|candidate| (candidate.name.as_str(), candidate.versions.keys().map(|version| version.get()).collect()))
+        .collect();
+    assert_eq!(names, [("bare", vec![1]), ("deep", vec![1]), ("tower", vec![12])]);
+}
+
+#[test]
+fn version_policies_choose_and_a_missing_version_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for version in 1..=4 {
+        write(root, &format!("m/{version}/model.onnx"), "");
+    }
+    let kept = |policy: &str| {
+        write(root, "m/config.pbtxt", policy);
+        let scan = found(root);
+        match scan.candidates.first() {
+            Some(candidate) => Ok(candidate.versions.keys().map(|version| version.get()).collect::<Vec<_>>()),
+            None => Err(fault(&scan)),
+        }
+    };
+    assert_eq!(kept("version_policy: { latest: { num_versions: 2 } }"), Ok(vec![3, 4]));
+    assert_eq!(kept("version_policy: { all: {} }"), Ok(vec![1, 2, 3, 4]));
+    assert_eq!(kept("version_policy: { specific: { versions: [1, 3] } }"), Ok(vec![1, 3]));
+    let missing = kept("version_policy: { specific: { versions: [9] } }").unwrap_err();
+    assert!(missing.contains("asks for version 9") && missing.contains("has only 1, 2, 3, 4"), "{missing}");
+}
+
+#[test]
+fn one_name_twice_is_refused_and_the_others_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "twice.onnx", "");
+    write(folder.path(), "twice/1/model.onnx", "");
+    write(folder.path(), "other.onnx", "");
+    let scan = found(folder.path());
+    assert!(fault(&scan).starts_with("two models are called 'twice'"));
+    assert_eq!(scan.candidates.len(), 1);
+}
+
+#[test]
+fn links_out_of_the_repository_are_refused_and_links_inside_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    write(outside.path(), "secret.onnx", "");
+    write(folder.path(), "real.onnx", "");
+    std::os::unix::fs::symlink(outside.path().join("secret.onnx"), folder.path().join("out.onnx")).unwrap();
+    std::os::unix::fs::symlink("real.onnx", folder.path().join("alias.onnx")).unwrap();
+    let scan = found(folder.path());
+    assert!(fault(&scan).contains("outside of"), "{:?}", scan.faults);
+    assert_eq!(scan.candidates.len(), 2);
+}
+
+#[test]
+fn a_folder_without_a_version_says_where_the_file_belongs() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "m/model.onnx", "");
+    assert!(fault(&found(folder.path())).contains("m/1/model.onnx"));
+    write(folder.path(), "m/config.pbtxt", "default_model_filename: \"../x.onnx\"");
+    assert!(fault(&found(folder.path())).contains("is not the name of a file"));
+}
+
+#[test]
+fn a_config_in_tritons_usual_spelling_parses() {
+    let text = r#"
+        # A comment with [ brackets ].
+        name: "simple"
+        platform: "onnxruntime_onnx"
+        max_batch_size: 8
+        input [
+          { name: "IN [0]" data_type: TYPE_FP32 dims: [ 16 ] },
+          { name: 'b' data_type: TYPE_INT64 dims: [ -1, 2 ] }
+        ]
+        output[{ name: "y" data_type: TYPE_STRING dims: [ 1 ] }]
+        instance_group [ { count: 2 kind: KIND_CPU } ]
+        dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
+    "#;
+    let config = parse(text).unwrap();
+    assert_eq!((config.input.len(), config.output.len(), config.instance_group[0].count), (2, 1, 2));
+    assert_eq!((config.input[0].name.as_str(), config.input[1].dims.as_slice()), ("IN [0]", [-1, 2].as_slice()));
+}
+
+#[test]
+fn everything_that_is_not_honoured_is_named_at_once() {
+    let text = r#"
+        platform: "tensorrt_plan"
+        max_batch_size: -1
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]
+        instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]
+        sequence_batching { max_sequence_idle_microseconds: 5 }
+        response_cache { enable: true }
+        parameters { key: "intra_op_thread_count" value { string_value: "4" } }
+        optimization { execution_accelerators { cpu_execution_accelerator : [ { name : "openvino" } ] } }
+    "#;
+    let refusal = parse(text).unwrap_err();
+    for field in ["platform", "max_batch_size", "input.reshape", "KIND_GPU", "instance_group.gpus", "sequence_batching", "response_cache", "parameters", "optimization"] {
+        assert!(refusal.contains(field), "{field} is missing in: {refusal}");
+    }
+}
+
+#[test]
+fn a_syntax_error_and_an_unknown_field_have_their_place() {
+    assert!(parse("name: \"a\"\nmax_batchsize: 8\n").unwrap_err().starts_with("line 2, column 1:"));
+    assert!(parse("max_batch_size 8").unwrap_err().starts_with("line 1, column 16:"));
+    assert!(parse("input [").is_err());
+}
+
+#[test]
+fn a_config_of_another_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "m/1/model.onnx", "");
+    write(folder.path(), "m/config.pbtxt", "name: \"other\"");
+    assert!(fault(&found(folder.path())).contains("name is \"other\", but the folder is 'm'"));
+}
+
+fn service(uri: &str) -> InferenceService {
+    InferenceService {
+        api_version: "xebec.dev/v1alpha1".into(),
+        metadata: Metadata { name: "s".into(), namespace: None, labels: BTreeMap::new(), annotations: BTreeMap::new() },
+        spec: xebec_core::resource::InferenceServiceSpec {
+            model: ModelSource { uri: uri.into(), format: xebec_core::resource::ModelFormat::Onnx },
+            batching: resource::Batching::default(),
+            resources: resource::Resources::default(),
+            replicas: 1,
+        },
+    }
+}
+
+#[test]
+fn a_service_names_a_local_file_and_what_a_laptop_lacks_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "models/m.onnx", "");
+    let from = |service: &InferenceService| Candidate::from_service(service, folder.path()).map_err(|error| error.to_string());
+    let absolute = format!("file://{}", folder.path().join("models/m.onnx").display());
+    for uri in ["models/m.onnx", &absolute] {
+        assert!(from(&service(uri)).unwrap().versions[&Version::FIRST].ends_with("models/m.onnx"));
+    }
+    assert!(from(&service("s3://bucket/m.onnx")).unwrap_err().contains("'s3' is not a scheme"));
+    assert!(from(&service("missing.onnx")).unwrap_err().contains("cannot read"));
+    let mut other = service("models/m.onnx");
+    other.metadata.namespace = Some("team".into());
+    assert!(from(&other).unwrap_err().contains("a laptop has only 'default'"));
+    let mut none = service("models/m.onnx");
+    none.spec.replicas = 0;
+    assert!(from(&none).unwrap_err().contains("replicas is 0"));
+}

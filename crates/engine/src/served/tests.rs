@@ -202,6 +202,7 @@ impl House {
             instances: Some(1),
             cores: 1,
             objective: Objective::Throughput,
+            inline_below: Duration::from_micros(100),
             observer: Some(Arc::clone(&seen) as Arc<dyn Observer>),
         };
         let served = Served::start(Arc::new(model), plan).unwrap();

@@ -165,6 +165,8 @@ settings! {
         instances = "instances" "XEBEC_INSTANCES" "N" "auto";
         /// What threads are arranged for: throughput (one a run) or latency (all cores on one run).
         objective = "objective" "XEBEC_OBJECTIVE" "WORD" "throughput";
+        /// Microseconds: a model whose run takes less runs on the I/O thread that read the request; 0 switches that off.
+        inline_below_us = "inline-below-us" "XEBEC_INLINE_BELOW_US" "MICROSECONDS" "100";
         /// ONNX Runtime's library. Else: ORT_DYLIB_PATH, beside the executable, `make engine`, a Python wheel.
         onnxruntime_library = "onnxruntime-library" "XEBEC_ONNXRUNTIME_LIBRARY" "FILE" "";
     }

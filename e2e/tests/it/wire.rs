@@ -1,0 +1,91 @@
+//! Bytes over a socket, as a client that no library would let be so rude.
+use serde_json::Value;
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+/// The bound of a test that hangs; nothing here takes a second.
+pub(crate) const BOUND: Duration = Duration::from_secs(60);
+
+/// An answer of HTTP.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    stream
+}
+
+/// Reads one answer with a length.
+pub(crate) fn answer(stream: &mut TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 65536];
+    loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
+            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+            let mut reply = Reply { status, head, body: bytes.split_off(at + 4) };
+            let length: usize = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+            while reply.body.len() < length {
+                let read = stream.read(&mut piece).unwrap();
+                assert!(read > 0, "the answer ends early");
+                reply.body.extend_from_slice(&piece[..read]);
+            }
+            return reply;
+        }
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&bytes));
+        bytes.extend_from_slice(&piece[..read]);
+    }
+}
+
+/// Sends a request with these headers and this body on a connection of its own.
+pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut stream = connect(address);
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
+    headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    // A server may answer before it has read all of a body that is too long.
+    let _ = stream.write_all(body);
+    answer(&mut stream)
+}
+
+pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
+    send(address, "GET", path, &[], b"")
+}
+
+pub(crate) fn infer(address: SocketAddr, model: &str, body: &str) -> Reply {
+    send(address, "POST", &format!("/v2/models/{model}/infer"), &[], body.as_bytes())
+}
+
+/// A request for `scaler` of one row.
+pub(crate) const SCALER: &str = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+
+/// The server still does its job.
+pub(crate) fn still_serves(address: SocketAddr) {
+    let reply = infer(address, "scaler", SCALER);
+    assert_eq!((reply.status, &reply.json()["outputs"][0]["data"]), (200, &serde_json::json!([3.0, 5.0, 7.0, 9.0])));
+}
