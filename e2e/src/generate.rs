@@ -76,5 +76,8 @@ fn rust(
     let text = std::fs::read_to_string(folder.path().join(format!("{package}.rs")))?;
     // prost says the same in its own first line, but not with which command.
     let body = text.split_once('\n').map_or(text.as_str(), |(_, body)| body);
-    Ok(Generated { path, content: format!("// @generated from proto/ by `make generate`. Do not edit.\n{body}").into() })
+    Ok(Generated {
+        path,
+        content: format!("// @generated from proto/ by `make generate`. Do not edit.\n{body}").into(),
+    })
 }

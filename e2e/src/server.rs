@@ -36,7 +36,9 @@ const START_BOUND: Duration = Duration::from_secs(120);
 pub fn binary() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let profile = test.ancestors().find(|folder| folder.join("xebec").is_file());
-    profile.map(|folder| folder.join("xebec")).context("there is no xebec beside the tests: run `cargo build --package xebec`")
+    profile
+        .map(|folder| folder.join("xebec"))
+        .context("there is no xebec beside the tests: run `cargo build --package xebec`")
 }
 
 /// The folder of ONNX Runtime's library.
@@ -45,7 +47,8 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 /// It is not there; the text says how it is brought.
 pub fn engine_library() -> anyhow::Result<PathBuf> {
     let cache = cache("XEBEC_ENGINE_CACHE", "engine");
-    let mut found: Vec<PathBuf> = glob(&cache, "onnxruntime-").into_iter().flat_map(|f| glob(&f, "libonnxruntime.so")).collect();
+    let mut found: Vec<PathBuf> =
+        glob(&cache, "onnxruntime-").into_iter().flat_map(|f| glob(&f, "libonnxruntime.so")).collect();
     found.sort();
     found.pop().with_context(|| format!("no libonnxruntime.so below {}: run `make engine`", cache.display()))
 }
@@ -56,9 +59,12 @@ pub fn engine_library() -> anyhow::Result<PathBuf> {
 /// It is not there; the text says how it is made.
 pub fn clients_python() -> anyhow::Result<PathBuf> {
     let cache = cache("XEBEC_PEERS_CLIENTS", "peers");
-    let folders = if cache.join("bin/python").is_file() { vec![cache.clone()] } else { glob(&cache, "clients-") };
+    let folders =
+        if cache.join("bin/python").is_file() { vec![cache.clone()] } else { glob(&cache, "clients-") };
     let python = folders.into_iter().map(|folder| folder.join("bin/python")).find(|python| python.is_file());
-    python.with_context(|| format!("no Python of the stock clients below {}: run `make peers`", cache.display()))
+    python.with_context(|| {
+        format!("no Python of the stock clients below {}: run `make peers`", cache.display())
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "where make keeps what it brings")]
@@ -70,7 +76,10 @@ fn cache(variable: &str, folder: &str) -> PathBuf {
 
 fn glob(folder: &PathBuf, prefix: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path()).collect()
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 impl Server {
@@ -95,7 +104,9 @@ impl Server {
         let (send, lines) = mpsc::sync_channel(1024);
         let out = child.stdout.take().context("no standard output")?;
         // The reader goes on after the greeting, so that the server never waits for a full pipe.
-        std::thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(send.try_send(line))));
+        std::thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(send.try_send(line)))
+        });
         let greeting = match greeting(&lines) {
             Ok(greeting) => greeting,
             Err(error) => {
@@ -107,9 +118,18 @@ impl Server {
         };
         let ready_after = started.elapsed();
         let log = child.stderr.take().context("no standard error")?;
-        std::thread::spawn(move || BufReader::new(log).lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        std::thread::spawn(move || {
+            BufReader::new(log).lines().map_while(Result::ok).for_each(|line| eprintln!("{line}"))
+        });
         let address = |name: &str| address(&greeting, name);
-        Ok(Self { http: address("http")?, grpc: address("grpc")?, metrics: address("metrics")?, child, greeting, ready_after })
+        Ok(Self {
+            http: address("http")?,
+            grpc: address("grpc")?,
+            metrics: address("metrics")?,
+            child,
+            greeting,
+            ready_after,
+        })
     }
 
     /// Its process id.
@@ -148,7 +168,9 @@ fn greeting(lines: &mpsc::Receiver<String>) -> anyhow::Result<String> {
     let end = Instant::now() + START_BOUND;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let line = lines.recv_timeout(left).map_err(|_| anyhow::anyhow!("xebec did not become ready; it printed:\n{greeting}"))?;
+        let line = lines
+            .recv_timeout(left)
+            .map_err(|_| anyhow::anyhow!("xebec did not become ready; it printed:\n{greeting}"))?;
         greeting.push_str(&line);
         greeting.push('\n');
         if line.starts_with("ready") {

@@ -4,12 +4,12 @@
 //! `cargo run` serves with nothing installed. [`choose`] decides which, and says why.
 //!
 //! Not here: which requests make a batch (`queue`), what a file says before it is loaded (`onnx`).
+use crate::onnx;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use crate::onnx;
 use xebec_core::{
     Datatype,
     port::EngineReport,
@@ -31,7 +31,12 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// The engine cannot run it; the text says the way out.
-    fn load(&self, path: &Path, graph: &onnx::Model, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError>;
+    fn load(
+        &self,
+        path: &Path,
+        graph: &onnx::Model,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError>;
 }
 
 /// What a graph is loaded for.
@@ -180,7 +185,9 @@ pub enum EngineError {
         message: String,
     },
     /// Nothing was found and nothing is built in.
-    #[error("no ONNX Runtime library was found and no engine is built in: name one with --onnxruntime-library FILE or run `make engine`")]
+    #[error(
+        "no ONNX Runtime library was found and no engine is built in: name one with --onnxruntime-library FILE or run `make engine`"
+    )]
     None,
 }
 
@@ -194,7 +201,11 @@ pub fn choose(search: &library::Search) -> Result<Arc<dyn Backend>, EngineError>
         match ort::OrtBackend::start(&candidate.path, candidate.found_by.to_owned()) {
             Ok(backend) => return Ok(Arc::new(backend)),
             Err(message) if candidate.named => {
-                return Err(EngineError::NamedLibrary { path: candidate.path, named_by: candidate.found_by, message });
+                return Err(EngineError::NamedLibrary {
+                    path: candidate.path,
+                    named_by: candidate.found_by,
+                    message,
+                });
             }
             Err(message) => {
                 tracing::warn!(path = %candidate.path.display(), error = %message, "found a library that does not load");
@@ -203,7 +214,8 @@ pub fn choose(search: &library::Search) -> Result<Arc<dyn Backend>, EngineError>
         }
     }
     let reason = if refused.is_empty() {
-        "no ONNX Runtime library was found; name one with --onnxruntime-library FILE or run `make engine`".to_owned()
+        "no ONNX Runtime library was found; name one with --onnxruntime-library FILE or run `make engine`"
+            .to_owned()
     } else {
         format!("no ONNX Runtime library could be loaded of {}", refused.join(", "))
     };

@@ -169,7 +169,8 @@ impl Catalog {
 
     fn start(&self, candidate: &Candidate, version: Version) -> Result<Served, CatalogError> {
         let path = candidate.versions.get(&version).map(PathBuf::as_path).unwrap_or(Path::new(""));
-        let bytes = std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
         let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
         let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
         graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
@@ -220,10 +221,9 @@ impl Router for Catalog {
                 State::Ready(served) => Some(Arc::clone(served)),
                 _ => None,
             });
-            return newest.map(|served| served as Arc<dyn Upstream>).ok_or_else(|| InferError::NoVersions {
-                model: name.to_string(),
-                reason: reason(versions),
-            });
+            return newest
+                .map(|served| served as Arc<dyn Upstream>)
+                .ok_or_else(|| InferError::NoVersions { model: name.to_string(), reason: reason(versions) });
         };
         match versions.get(&Some(wanted)) {
             Some(State::Ready(served)) => Ok(Arc::clone(served) as Arc<dyn Upstream>),

@@ -35,7 +35,10 @@ fn order(info: &ModelInfo, inputs: &mut [Tensor]) -> Result<(), InferError> {
             });
         }
         if inputs[..place].iter().any(|earlier| earlier.name == inputs[place].name) {
-            return Err(InferError::invalid(format!("input '{}' already exists in request", inputs[place].name)));
+            return Err(InferError::invalid(format!(
+                "input '{}' already exists in request",
+                inputs[place].name
+            )));
         }
     }
     if inputs.len() != info.inputs.len() {
@@ -103,8 +106,12 @@ fn check_size(tensor: &Tensor) -> Result<(), InferError> {
     let Tensor { name, datatype, shape, data } = tensor;
     let dims = || dims_text(shape);
     let Some(count) = element_count(shape) else {
-        let message = format!("input '{name}' has shape {}, which is negative or holds more than can be", dims());
-        return Err(InferError::invalid_hint(message, "every extent is 0 or more, and their product fits 63 bits"));
+        let message =
+            format!("input '{name}' has shape {}, which is negative or holds more than can be", dims());
+        return Err(InferError::invalid_hint(
+            message,
+            "every extent is 0 or more, and their product fits 63 bits",
+        ));
     };
     let Some(size) = datatype.size_bytes() else {
         return check_bytes(data, count).map_err(|fault| {
@@ -117,7 +124,8 @@ fn check_size(tensor: &Tensor) -> Result<(), InferError> {
     if count.checked_mul(size) == Some(data.len()) {
         return Ok(());
     }
-    let want = count.checked_mul(size).map_or_else(|| "more than memory holds".to_owned(), |want| want.to_string());
+    let want =
+        count.checked_mul(size).map_or_else(|| "more than memory holds".to_owned(), |want| want.to_string());
     Err(InferError::invalid(format!(
         "input '{name}' has {} bytes of data, but shape {} of {datatype} needs {want}",
         data.len(),
@@ -200,8 +208,13 @@ mod tests {
     fn a_right_request_has_its_rows_and_its_inputs_in_order() {
         let info = info(8, &[("a", F, &[-1, 2]), ("b", F, &[-1])]);
         let inputs = vec![tensor("b", F, &[3], 12), tensor("a", F, &[3, 2], 24)];
-        let mut request =
-            InferRequest { id: String::new(), inputs, outputs: vec![], timeout: None, received: Instant::now() };
+        let mut request = InferRequest {
+            id: String::new(),
+            inputs,
+            outputs: vec![],
+            timeout: None,
+            received: Instant::now(),
+        };
         assert_eq!(check(&info, &mut request), Ok(3));
         assert_eq!(&*request.inputs[0].name, "a");
     }
@@ -212,17 +225,44 @@ mod tests {
         let two = info(8, &[("a", F, &[-1, 2]), ("b", F, &[-1, 2])]);
         let good = |name| tensor(name, F, &[1, 2], 8);
         let cases = [
-            (ask(&two, vec![good("a")], &[]), "[request id: 7] expected 2 inputs but got 1 inputs for model 'm'. Got inputs ['a'], but missing required inputs ['b']. Please provide all required inputs."),
+            (
+                ask(&two, vec![good("a")], &[]),
+                "[request id: 7] expected 2 inputs but got 1 inputs for model 'm'. Got inputs ['a'], but missing required inputs ['b']. Please provide all required inputs.",
+            ),
             (ask(&one, vec![good("x")], &[]), "[request id: 7] unexpected inference input 'x' for model 'm'"),
             (ask(&two, vec![good("a"), good("a")], &[]), "input 'a' already exists in request"),
-            (ask(&one, vec![tensor("a", Datatype::Int32, &[1, 2], 8)], &[]), "[request id: 7] inference input 'a' data-type is 'INT32', but model 'm' expects 'FP32'"),
-            (ask(&one, vec![tensor("a", F, &[2], 8)], &[]), "[request id: 7] unexpected shape for input 'a' for model 'm'. Expected [-1,2], got [2]"),
-            (ask(&one, vec![tensor("a", F, &[], 4)], &[]), "input 'a' has no shape but model requires batch dimension for 'm'"),
-            (ask(&one, vec![tensor("a", F, &[9, 2], 72)], &[]), "[request id: 7] inference request batch-size must be <= 8 for 'm'"),
-            (ask(&one, vec![tensor("a", F, &[0, 2], 0)], &[]), "inference request for 'm' has no rows: its batch axis is 0"),
-            (ask(&one, vec![tensor("a", F, &[1, 2], 7)], &[]), "input 'a' has 7 bytes of data, but shape [1,2] of FP32 needs 8"),
-            (ask(&one, vec![tensor("a", F, &[-1, 2], 8)], &[]), "input 'a' has shape [-1,2], which is negative or holds more than can be"),
-            (ask(&two, vec![good("a"), tensor("b", F, &[2, 2], 16)], &[]), "input 'b' batch size does not match other inputs for 'm'"),
+            (
+                ask(&one, vec![tensor("a", Datatype::Int32, &[1, 2], 8)], &[]),
+                "[request id: 7] inference input 'a' data-type is 'INT32', but model 'm' expects 'FP32'",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[2], 8)], &[]),
+                "[request id: 7] unexpected shape for input 'a' for model 'm'. Expected [-1,2], got [2]",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[], 4)], &[]),
+                "input 'a' has no shape but model requires batch dimension for 'm'",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[9, 2], 72)], &[]),
+                "[request id: 7] inference request batch-size must be <= 8 for 'm'",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[0, 2], 0)], &[]),
+                "inference request for 'm' has no rows: its batch axis is 0",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[1, 2], 7)], &[]),
+                "input 'a' has 7 bytes of data, but shape [1,2] of FP32 needs 8",
+            ),
+            (
+                ask(&one, vec![tensor("a", F, &[-1, 2], 8)], &[]),
+                "input 'a' has shape [-1,2], which is negative or holds more than can be",
+            ),
+            (
+                ask(&two, vec![good("a"), tensor("b", F, &[2, 2], 16)], &[]),
+                "input 'b' batch size does not match other inputs for 'm'",
+            ),
             (ask(&one, vec![good("a")], &["z"]), "unexpected inference output 'z' for model 'm'"),
         ];
         for (got, want) in cases {
@@ -244,7 +284,10 @@ mod tests {
     fn strings_are_counted() {
         let info = info(0, &[("a", Datatype::Bytes, &[-1])]);
         let text = ask(&info, vec![tensor("a", Datatype::Bytes, &[2], 4)], &[]).unwrap_err();
-        assert_eq!(text, "input 'a' of BYTES with shape [2]: the data holds 1 elements where the shape says 2");
+        assert_eq!(
+            text,
+            "input 'a' of BYTES with shape [2]: the data holds 1 elements where the shape says 2"
+        );
         assert_eq!(ask(&info, vec![tensor("a", Datatype::Bytes, &[1], 4)], &[]), Ok(1));
     }
 }

@@ -229,7 +229,10 @@ impl Model {
 
 fn is_initializer(graph: &GraphProto, name: &str) -> bool {
     graph.initializer.iter().any(|tensor| tensor.name == name)
-        || graph.sparse_initializer.iter().any(|sparse| sparse.values.as_ref().is_some_and(|values| values.name == name))
+        || graph
+            .sparse_initializer
+            .iter()
+            .any(|sparse| sparse.values.as_ref().is_some_and(|values| values.name == name))
 }
 
 /// Calls `see` with a node and every node of its subgraphs.

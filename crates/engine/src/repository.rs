@@ -192,7 +192,8 @@ fn folder(root: &Path, folder: &Path, name: ModelName) -> Result<Candidate, Repo
     let file = model_file(config.as_ref(), &path)?;
     let mut versions = BTreeMap::new();
     for entry in entries(folder)? {
-        let version = entry.file_name().and_then(|name| name.to_str()).and_then(|name| Version::parse(name).ok());
+        let version =
+            entry.file_name().and_then(|name| name.to_str()).and_then(|name| Version::parse(name).ok());
         let (Some(version), true) = (version, entry.is_dir()) else { continue };
         let model = entry.join(&file);
         // A directory of that name holds the file and its external data.
@@ -215,7 +216,8 @@ fn model_file(config: Option<&ModelConfig>, path: &Path) -> Result<String, Repos
     if plain && Path::new(name).components().count() == 1 {
         return Ok(name.to_owned());
     }
-    let message = format!("default_model_filename: '{name}' is not the name of a file in the version's folder");
+    let message =
+        format!("default_model_filename: '{name}' is not the name of a file in the version's folder");
     Err(RepositoryError::Config { path: path.to_owned(), message })
 }
 
@@ -225,7 +227,9 @@ fn keep(
     config: Option<&ModelConfig>,
     folder: &Path,
 ) -> Result<BTreeMap<Version, PathBuf>, RepositoryError> {
-    let policy = config.and_then(|config| config.version_policy.as_ref()).and_then(|policy| policy.policy_choice.as_ref());
+    let policy = config
+        .and_then(|config| config.version_policy.as_ref())
+        .and_then(|policy| policy.policy_choice.as_ref());
     let latest = match policy {
         Some(PolicyChoice::All(_)) => return Ok(versions),
         Some(PolicyChoice::Specific(specific)) => return pick(versions, &specific.versions, folder),
@@ -262,9 +266,14 @@ impl Candidate {
     pub fn from_service(service: &InferenceService, base: &Path) -> Result<Self, RepositoryError> {
         let named = &service.metadata.name;
         let fault = |message: String| RepositoryError::Service { name: named.clone(), message };
-        let name = ModelName::parse(named).map_err(|source| RepositoryError::Name { name: named.clone(), source })?;
-        if let Some(namespace) = service.metadata.namespace.as_deref().filter(|namespace| *namespace != "default") {
-            return Err(fault(format!("namespace '{namespace}' is for a cluster; a laptop has only 'default'")));
+        let name = ModelName::parse(named)
+            .map_err(|source| RepositoryError::Name { name: named.clone(), source })?;
+        if let Some(namespace) =
+            service.metadata.namespace.as_deref().filter(|namespace| *namespace != "default")
+        {
+            return Err(fault(format!(
+                "namespace '{namespace}' is for a cluster; a laptop has only 'default'"
+            )));
         }
         if service.spec.replicas == 0 {
             return Err(fault("replicas is 0, so nothing would serve; write 1 or leave it out".into()));
@@ -286,9 +295,9 @@ fn local_path(uri: &str, base: &Path) -> Result<PathBuf, String> {
     match uri.split_once("://") {
         Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
         Some(("file", _)) => Err(format!("model.uri '{uri}' names a host; write file:///absolute/path")),
-        Some((scheme, _)) => {
-            Err(format!("model.uri '{uri}': '{scheme}' is not a scheme of this version; use file:///... or a relative path"))
-        }
+        Some((scheme, _)) => Err(format!(
+            "model.uri '{uri}': '{scheme}' is not a scheme of this version; use file:///... or a relative path"
+        )),
         None if uri.is_empty() => Err("model.uri is empty; write the path of an .onnx file".into()),
         None => Ok(base.join(uri)),
     }
@@ -311,7 +320,8 @@ fn canonical(path: &Path) -> Result<PathBuf, RepositoryError> {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, RepositoryError> {
     let fault = |source| RepositoryError::Read { path: folder.to_owned(), source };
     let read = std::fs::read_dir(folder).map_err(fault)?;
-    let mut paths: Vec<PathBuf> = read.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(fault)?;
+    let mut paths: Vec<PathBuf> =
+        read.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(fault)?;
     paths.sort();
     Ok(paths)
 }

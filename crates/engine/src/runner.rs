@@ -15,7 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 use xebec_core::{
-    Datatype, InferError, InferResponse, ModelInfo, Tensor, Timings, metrics::ModelMetrics, tensor::bytes_elements,
+    Datatype, InferError, InferResponse, ModelInfo, Tensor, Timings, metrics::ModelMetrics,
+    tensor::bytes_elements,
 };
 
 /// Told of every run, so that a test can ask the engine for the same batch.
@@ -57,7 +58,12 @@ enum Failure {
 }
 
 impl Runner {
-    pub(crate) fn new(facts: Arc<Facts>, model: Arc<dyn Model>, session: Session, stream: Box<dyn Stream>) -> Self {
+    pub(crate) fn new(
+        facts: Arc<Facts>,
+        model: Arc<dyn Model>,
+        session: Session,
+        stream: Box<dyn Stream>,
+    ) -> Self {
         Self { facts, model, session, stream }
     }
 
@@ -107,7 +113,8 @@ impl Runner {
         match outcome {
             Ok(Ok(gathered)) => {
                 if let Some(observer) = &self.facts.observer {
-                    observer.ran(&whole, &batch.iter().map(|pending| pending.id.as_str()).collect::<Vec<_>>());
+                    observer
+                        .ran(&whole, &batch.iter().map(|pending| pending.id.as_str()).collect::<Vec<_>>());
                 }
                 Ok(gathered)
             }
@@ -135,7 +142,11 @@ impl Runner {
     fn cut(&self, batch: &[Pending], rows: u64) -> Result<Vec<InferResponse>, Failure> {
         let outputs = &self.facts.info.outputs;
         let empty = |pending: &Pending| InferResponse {
-            outputs: Vec::with_capacity(if pending.outputs.is_empty() { outputs.len() } else { pending.outputs.len() }),
+            outputs: Vec::with_capacity(if pending.outputs.is_empty() {
+                outputs.len()
+            } else {
+                pending.outputs.len()
+            }),
             timings: Timings::default(),
         };
         let mut responses: Vec<InferResponse> = batch.iter().map(empty).collect();
@@ -223,13 +234,19 @@ fn ends(
         seen
     });
     match datatype.size_bytes() {
-        Some(_) if data.len().is_multiple_of(rows) => Ok(row_ends.map(|row| row * (data.len() / rows)).collect()),
+        Some(_) if data.len().is_multiple_of(rows) => {
+            Ok(row_ends.map(|row| row * (data.len() / rows)).collect())
+        }
         Some(_) => Err(Failure::Uncuttable),
         None => string_ends(data, rows, row_ends),
     }
 }
 
-fn string_ends(data: &[u8], rows: usize, row_ends: impl Iterator<Item = usize>) -> Result<Vec<usize>, Failure> {
+fn string_ends(
+    data: &[u8],
+    rows: usize,
+    row_ends: impl Iterator<Item = usize>,
+) -> Result<Vec<usize>, Failure> {
     let mut at = 0;
     let mut offsets = vec![0];
     for element in bytes_elements(data) {

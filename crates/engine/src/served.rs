@@ -101,7 +101,8 @@ impl Served {
         if batching.mixes.is_err() {
             batching.max_rows = 1;
         }
-        let tiny = objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < inline_below);
+        let tiny =
+            objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < inline_below);
         let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
@@ -181,7 +182,12 @@ impl Starting {
         Ok(Engine::Inline(Arc::new(Inline::new(Arc::clone(&self.facts), rules(batching, 1), runners))))
     }
 
-    fn pool(self, batching: &Batching, instances: Option<u32>, objective: Objective) -> Result<Engine, LoadError> {
+    fn pool(
+        self,
+        batching: &Batching,
+        instances: Option<u32>,
+        objective: Objective,
+    ) -> Result<Engine, LoadError> {
         let default = if objective == Objective::Latency { 1 } else { self.cores };
         let instances = instances.unwrap_or(default).max(1);
         let mut runners = Vec::new();

@@ -24,7 +24,9 @@ impl Admit for Laptop {
     fn decide(&self, ask: &Ask<'_>) -> Decision {
         let deny = |reason: &str| Decision::Deny(Denied { reason: reason.to_owned() });
         match ask.verb {
-            Verb::Admin => deny("changing what is served is not allowed: this server runs with --model-control-mode none"),
+            Verb::Admin => deny(
+                "changing what is served is not allowed: this server runs with --model-control-mode none",
+            ),
             Verb::Probe => Decision::Allow(self.tenant.clone()),
             Verb::ReadServer | Verb::ReadModel | Verb::Infer => {
                 if self.open || ask.principal.is_loopback() {
@@ -44,7 +46,10 @@ mod tests {
 
     fn decide(open: bool, verb: Verb, peer: &str) -> bool {
         let principal = Principal::Anonymous { peer: peer.parse().unwrap() };
-        matches!(Laptop::new(open).decide(&Ask { principal: &principal, verb, model: None }), Decision::Allow(_))
+        matches!(
+            Laptop::new(open).decide(&Ask { principal: &principal, verb, model: None }),
+            Decision::Allow(_)
+        )
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a model repository: bare .onnx files, or folders in Triton's layout.
-    #[command(after_help = "Example:\n  xebec serve --model-repository models --http-port 8080 --access-log json")]
+    #[command(
+        after_help = "Example:\n  xebec serve --model-repository models --http-port 8080 --access-log json"
+    )]
     Serve(Serve),
     /// Serve what the YAML files of a folder describe: the same files that later run on Kubernetes.
     #[command(

@@ -182,7 +182,8 @@ impl<'a> Reader<'a> {
     }
 
     fn fault(&mut self, name: &str, text: &str, wants: &str) {
-        let variable = SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.variable);
+        let variable =
+            SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.variable);
         self.faults.add(format!("--{name} ({variable}) is '{text}', but must be {wants}"));
     }
 
@@ -259,7 +260,9 @@ impl<'a> Reader<'a> {
         self.repositories(flags, wants_repository);
         let mode = [("none", ()), ("poll", ()), ("explicit", ())];
         if self.word("model-control-mode", &mode).is_some() && self.text("model-control-mode") != "none" {
-            self.faults.add("--model-control-mode: this version loads all models at start; leave it out or write none");
+            self.faults.add(
+                "--model-control-mode: this version loads all models at start; leave it out or write none",
+            );
         }
         self.effective.dedup();
         let cores = machine::cores();
@@ -271,7 +274,10 @@ impl<'a> Reader<'a> {
             self.faults.add("--allow-http and --allow-grpc are both false, so nothing would be served");
         }
         let forms = [("text", LogForm::Text), ("json", LogForm::Json)];
-        let access_log = self.word("access-log", &[("off", None), ("text", Some(LogForm::Text)), ("json", Some(LogForm::Json))]);
+        let access_log = self.word(
+            "access-log",
+            &[("off", None), ("text", Some(LogForm::Text)), ("json", Some(LogForm::Json))],
+        );
         let dialects = [("triton", Dialect::Triton), ("kserve", Dialect::KServe)];
         let objectives = [("throughput", Objective::Throughput), ("latency", Objective::Latency)];
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -302,7 +308,9 @@ impl<'a> Reader<'a> {
             log_form: self.word("log-format", &forms).unwrap_or(LogForm::Text),
             log_level: self.log_level(),
             access_log: access_log.flatten(),
-            access_log_file: Some(self.text("access-log-file")).filter(|text| !text.is_empty()).map(PathBuf::from),
+            access_log_file: Some(self.text("access-log-file"))
+                .filter(|text| !text.is_empty())
+                .map(PathBuf::from),
             effective: std::mem::take(&mut self.effective),
         }
     }
@@ -316,7 +324,9 @@ impl<'a> Reader<'a> {
                 }
             }
             (false, []) => (),
-            (false, _) => self.faults.add("--model-repository is for 'serve'; 'up' takes models from its YAML files"),
+            (false, _) => {
+                self.faults.add("--model-repository is for 'serve'; 'up' takes models from its YAML files")
+            }
         }
     }
 
@@ -344,7 +354,11 @@ impl<'a> Reader<'a> {
     fn log_level(&mut self) -> String {
         let text = self.text("log-level");
         if text.parse::<tracing_subscriber::EnvFilter>().is_err() {
-            self.fault("log-level", text, "error, warn, info, debug, trace, or filters such as info,xebec_engine=debug");
+            self.fault(
+                "log-level",
+                text,
+                "error, warn, info, debug, trace, or filters such as info,xebec_engine=debug",
+            );
         }
         text.to_owned()
     }

@@ -22,7 +22,11 @@ pub fn read(folder: &Path, faults: &mut Faults) -> Vec<Candidate> {
         for service in documents(file, faults) {
             let name = service.metadata.name.clone();
             if let Some(first) = places.insert(name.clone(), file.clone()) {
-                faults.add(format!("two services are called '{name}': in {} and in {}", first.display(), file.display()));
+                faults.add(format!(
+                    "two services are called '{name}': in {} and in {}",
+                    first.display(),
+                    file.display()
+                ));
                 continue;
             }
             match Candidate::from_service(&service, file.parent().unwrap_or(folder)) {
@@ -80,7 +84,9 @@ fn documents(file: &Path, faults: &mut Faults) -> Vec<InferenceService> {
         }
     };
     match serde_saphyr::from_multiple::<Resource>(&text) {
-        Ok(resources) => resources.into_iter().filter_map(|resource| service(resource, file, faults)).collect(),
+        Ok(resources) => {
+            resources.into_iter().filter_map(|resource| service(resource, file, faults)).collect()
+        }
         Err(error) => {
             faults.add(format!("{}: {error}", file.display()));
             Vec::new()

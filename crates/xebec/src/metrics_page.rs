@@ -84,7 +84,8 @@ impl Sources {
     fn machine(&self, page: &mut Page) {
         let Some(machine) = process::machine() else { return };
         let mut last = self.last_ticks.lock().unwrap_or_else(PoisonError::into_inner);
-        let (busy, all) = (machine.cpu_ticks.0.saturating_sub(last.0), machine.cpu_ticks.1.saturating_sub(last.1));
+        let (busy, all) =
+            (machine.cpu_ticks.0.saturating_sub(last.0), machine.cpu_ticks.1.saturating_sub(last.1));
         *last = machine.cpu_ticks;
         #[expect(clippy::cast_precision_loss, reason = "a share of two small numbers")]
         let share = if all == 0 { 0.0 } else { busy as f64 / all as f64 };

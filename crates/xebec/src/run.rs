@@ -53,7 +53,11 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
     };
     let catalog = Arc::new(Catalog::new(
         backend,
-        CatalogSettings { defaults: config.defaults, strict_readiness: config.strict_readiness, observer: None },
+        CatalogSettings {
+            defaults: config.defaults,
+            strict_readiness: config.strict_readiness,
+            observer: None,
+        },
     ));
     let (ready, readiness) = watch::channel(false);
     let server = Running::start(config, &catalog, readiness)?;
@@ -62,7 +66,10 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
     report(&failures);
     if !failures.is_empty() && config.exit_on_error {
         server.stop(&ready);
-        anyhow::bail!("{} of the models cannot be served; --exit-on-error=false serves the others", failures.len());
+        anyhow::bail!(
+            "{} of the models cannot be served; --exit-on-error=false serves the others",
+            failures.len()
+        );
     }
     ready.send_replace(true);
     let mut out = std::io::stdout().lock();
@@ -114,14 +121,19 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Config, catalog: &Arc<Catalog>, readiness: watch::Receiver<bool>) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        catalog: &Arc<Catalog>,
+        readiness: watch::Receiver<bool>,
+    ) -> anyhow::Result<Self> {
         let drain = Drain::new(config.exit_timeout);
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
         let access_log = match config.access_log {
             Some(form) => {
                 let lines = Lines::start(form, config.access_log_file.as_deref());
                 let path = config.access_log_file.clone().unwrap_or_else(|| PathBuf::from("standard error"));
-                let lines = lines.with_context(|| format!("cannot write the access log to {}", path.display()))?;
+                let lines =
+                    lines.with_context(|| format!("cannot write the access log to {}", path.display()))?;
                 Some(Arc::new(lines) as Arc<dyn AccessLog>)
             }
             None => None,
@@ -160,7 +172,8 @@ impl Running {
         let http = listeners.http.as_ref().map(|(bound, _)| bound.address);
         let grpc = listeners.grpc.as_ref().map(|(bound, _)| bound.address);
         let metrics = listeners.metrics.as_ref().map(|(bound, _)| bound.address);
-        let shared = Shared { limits: config.limits, drain: drain.clone(), turn: Arc::new(TurnEnd), counters };
+        let shared =
+            Shared { limits: config.limits, drain: drain.clone(), turn: Arc::new(TurnEnd), counters };
         let reactor = Reactor::start(cores, listeners, &shared).context("cannot start the I/O threads")?;
         Ok(Self { reactor, drain, http, grpc, metrics })
     }
@@ -202,7 +215,8 @@ fn wait_for_the_end(drain: &Drain, ready: &watch::Sender<bool>, bound: Duration)
     ready.send_replace(false);
     let mut err = std::io::stderr().lock();
     // Nobody may listen any more: the drain goes on all the same.
-    let _ = writeln!(err, "draining: requests in flight get {} s; a second signal ends at once", bound.as_secs());
+    let _ =
+        writeln!(err, "draining: requests in flight get {} s; a second signal ends at once", bound.as_secs());
     drop(err);
     std::thread::Builder::new().name("second-signal".into()).spawn(move || {
         runtime.block_on(either(&mut terminate, &mut interrupt));

@@ -55,11 +55,23 @@ fn check(status: sys::OrtStatusPtr) -> anyhow::Result<()> {
 
 fn place(name: &str, kind: &ValueType, rows: i64, free: i64, whole: i64) -> anyhow::Result<Place> {
     let ValueType::Tensor { ty, shape, .. } = kind else { anyhow::bail!("'{name}' is not a tensor") };
-    let extent = |(axis, extent): (usize, &i64)| if *extent >= 0 { *extent } else if axis == 0 { rows } else { free };
+    let extent = |(axis, extent): (usize, &i64)| {
+        if *extent >= 0 {
+            *extent
+        } else if axis == 0 {
+            rows
+        } else {
+            free
+        }
+    };
     let shape: Vec<i64> = shape.iter().enumerate().map(extent).collect();
     let (size, code) = match ty {
-        ort::value::TensorElementType::Float32 => (4, sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT),
-        ort::value::TensorElementType::Int64 => (8, sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64),
+        ort::value::TensorElementType::Float32 => {
+            (4, sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+        }
+        ort::value::TensorElementType::Int64 => {
+            (8, sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64)
+        }
         other => anyhow::bail!("the ceiling knows no {other}"),
     };
     let count = usize::try_from(shape.iter().product::<i64>())?;
@@ -72,7 +84,15 @@ fn place(name: &str, kind: &ValueType, rows: i64, free: i64, whole: i64) -> anyh
     check(unsafe { (api.CreateCpuMemoryInfo)(kind, sys::OrtMemType::OrtMemTypeDefault, &mut memory) })?;
     // SAFETY: the buffer has `count * size` bytes and is kept beside the value; the shape is copied.
     let status = unsafe {
-        (api.CreateTensorWithDataAsOrtValue)(memory, data.as_mut_ptr().cast(), count * size, shape.as_ptr(), shape.len(), code, &mut value)
+        (api.CreateTensorWithDataAsOrtValue)(
+            memory,
+            data.as_mut_ptr().cast(),
+            count * size,
+            shape.as_ptr(),
+            shape.len(),
+            code,
+            &mut value,
+        )
     };
     check(status)?;
     Ok(Place { name: CString::new(name)?, _data: data, value })
@@ -87,8 +107,16 @@ fn session(environment: &ort::environment::Environment, args: &Args) -> anyhow::
 
 /// Runs a session for five slices; returns the most rows a second of one.
 fn load(session: &Session, args: &Args, rows: i64, start: &Barrier) -> anyhow::Result<f64> {
-    let inputs: Vec<Place> = session.inputs().iter().map(|o| place(o.name(), o.dtype(), rows, args.free, 1)).collect::<Result<_, _>>()?;
-    let outputs: Vec<Place> = session.outputs().iter().map(|o| place(o.name(), o.dtype(), rows, args.free, 0)).collect::<Result<_, _>>()?;
+    let inputs: Vec<Place> = session
+        .inputs()
+        .iter()
+        .map(|o| place(o.name(), o.dtype(), rows, args.free, 1))
+        .collect::<Result<_, _>>()?;
+    let outputs: Vec<Place> = session
+        .outputs()
+        .iter()
+        .map(|o| place(o.name(), o.dtype(), rows, args.free, 0))
+        .collect::<Result<_, _>>()?;
     let names = |places: &[Place]| places.iter().map(|place| place.name.as_ptr()).collect::<Vec<_>>();
     let (input_names, output_names) = (names(&inputs), names(&outputs));
     let given: Vec<*const sys::OrtValue> = inputs.iter().map(|place| place.value.cast_const()).collect();
@@ -129,7 +157,8 @@ fn main() -> anyhow::Result<()> {
     let builder = ort::init_from(&library).map_err(|error| anyhow::anyhow!("{error}"))?;
     let environment = builder.with_telemetry(false).build().map_err(|error| anyhow::anyhow!("{error}"))?;
     let count = if args.shared { 1 } else { args.threads };
-    let sessions: Vec<Session> = (0..count).map(|_| session(&environment, &args)).collect::<Result<_, _>>()?;
+    let sessions: Vec<Session> =
+        (0..count).map(|_| session(&environment, &args)).collect::<Result<_, _>>()?;
     let mut figures = serde_json::Map::new();
     for rows in &args.rows {
         let start = Barrier::new(args.threads);

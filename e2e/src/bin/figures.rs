@@ -90,7 +90,8 @@ fn bench(encoder: &Path, others: &[String], seconds: f64) -> anyhow::Result<()> 
 /// A MiniLM-sized encoder on all cores: rows a second against the best of the engine at any batch.
 fn encoder_rows(encoder: &Path, seconds: f64) -> anyhow::Result<()> {
     let best_alone = |more: &[&str]| -> anyhow::Result<f64> {
-        let args = [&["--rows", "1,2,4,8,16,32", "--free", "32", "--threads", "2", "--seconds", "1.0"], more].concat();
+        let args = [&["--rows", "1,2,4,8,16,32", "--free", "32", "--threads", "2", "--seconds", "1.0"], more]
+            .concat();
         best(&ceiling(encoder, &args, "0,1")?)
     };
     let engine = best_alone(&["--shared"])?.max(best_alone(&[])?);
@@ -129,7 +130,9 @@ fn single(protocol: &str, engine: f64, seconds: f64) -> anyhow::Result<()> {
 fn single_request() -> anyhow::Result<PathBuf> {
     let data = vec!["0.5"; 30].join(",");
     let file = std::env::temp_dir().join(format!("xebec-single-{}.json", std::process::id()));
-    let text = format!(r#"{{"inputs":[{{"name":"transactions","shape":[1,30],"datatype":"FP32","data":[{data}]}}]}}"#);
+    let text = format!(
+        r#"{{"inputs":[{{"name":"transactions","shape":[1,30],"datatype":"FP32","data":[{data}]}}]}}"#
+    );
     fs::write(&file, text)?;
     Ok(file)
 }
@@ -191,7 +194,17 @@ struct Measured {
 impl Load {
     fn new(url: String, protocol: &str, model: &str) -> Self {
         let (protocol, model) = (protocol.to_owned(), model.to_owned());
-        Self { url, protocol, model, cores: "1".into(), concurrency: 1, seconds: 1.0, free: 1, input: None, more: Vec::new() }
+        Self {
+            url,
+            protocol,
+            model,
+            cores: "1".into(),
+            concurrency: 1,
+            seconds: 1.0,
+            free: 1,
+            input: None,
+            more: Vec::new(),
+        }
     }
 
     fn at(mut self, cores: &str, concurrency: u32, seconds: f64) -> Self {
@@ -249,7 +262,8 @@ fn soak(encoder: &Path, seconds: u32) -> anyhow::Result<()> {
     println!("capacity, closed loop at c=64: {capacity:.0} requests/s");
     load.concurrency = 3800;
     load.seconds = f64::from(seconds);
-    load.more = ["--rate", &format!("{:.0}", capacity * 3.0), "--connections", "16"].map(str::to_owned).to_vec();
+    load.more =
+        ["--rate", &format!("{:.0}", capacity * 3.0), "--connections", "16"].map(str::to_owned).to_vec();
     let overload = std::thread::scope(|scope| {
         let running = scope.spawn(|| load.run());
         let (began, mut memory) = (Instant::now(), Vec::new());
@@ -260,15 +274,24 @@ fn soak(encoder: &Path, seconds: u32) -> anyhow::Result<()> {
         running.join().ok().context("the load panicked")?.map(|report| (report, memory))
     });
     let (report, memory) = overload?;
-    let later: Vec<u64> = memory.iter().filter(|(second, _)| *second >= 10).map(|(_, bytes)| *bytes).collect();
+    let later: Vec<u64> =
+        memory.iter().filter(|(second, _)| *second >= 10).map(|(_, bytes)| *bytes).collect();
     let (least, most) = (later.iter().min().copied().unwrap_or(0), later.iter().max().copied().unwrap_or(0));
     let goodput = number(&report, &["per_second"])?;
     let refusal = number(&report, &["refusal_latency_us", "p99"]).unwrap_or(f64::NAN);
     println!("offered {:.0} requests/s for {seconds} s; failures: {}", capacity * 3.0, report["failures"]);
     println!("goodput {goodput:.0}/s, {:.2} of the capacity (wanted: 0.90)", goodput / capacity);
     println!("p99 of a refusal {:.1} ms (wanted: below 50)", refusal / 1000.0);
-    println!("resident memory from second 10 on: {} to {} MiB, {:.1} % apart (wanted: 10)", least >> 20, most >> 20, (most - least) as f64 * 100.0 / least.max(1) as f64);
-    ensure!(goodput >= 0.9 * capacity && refusal < 50_000.0 && most - least <= least / 10, "the soak does not hold");
+    println!(
+        "resident memory from second 10 on: {} to {} MiB, {:.1} % apart (wanted: 10)",
+        least >> 20,
+        most >> 20,
+        (most - least) as f64 * 100.0 / least.max(1) as f64
+    );
+    ensure!(
+        goodput >= 0.9 * capacity && refusal < 50_000.0 && most - least <= least / 10,
+        "the soak does not hold"
+    );
     println!("the soak holds");
     Ok(())
 }
@@ -324,7 +347,8 @@ fn number(value: &Value, path: &[&str]) -> anyhow::Result<f64> {
 fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, rest) = stat.rsplit_once(')').context("no such process")?;
-    let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+    let ticks: f64 =
+        rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
     Ok(ticks / 100.0)
 }
 

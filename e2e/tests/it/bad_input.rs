@@ -27,11 +27,13 @@ fn errors(output: &Output) -> String {
 fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["scaler.onnx"] {
-        std::fs::copy(root().join("models/testdata/repository").join(file), folder.path().join(file)).unwrap();
+        std::fs::copy(root().join("models/testdata/repository").join(file), folder.path().join(file))
+            .unwrap();
     }
     let good = folder.path().to_string_lossy();
     let args = ["serve", "--model-repository", &good, "--model-repository", "models/testdata/broken"];
-    let strict = command(&[&args[..], &["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]].concat());
+    let strict =
+        command(&[&args[..], &["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]].concat());
     assert_eq!(strict.status.code(), Some(1));
     assert!(errors(&strict).contains("--exit-on-error=false serves the others"), "{}", errors(&strict));
     let server = Server::start(&[&args[..], &["--exit-on-error=false"]].concat()).unwrap();
@@ -39,7 +41,8 @@ fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
     let models = get(server.http, "/v2/models").json();
     let reason = |name: &str| {
         let rows = models["models"].as_array().unwrap();
-        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {models}"));
+        let row =
+            rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {models}"));
         assert_eq!(row["state"], "UNAVAILABLE", "{name}");
         row["reason"].as_str().unwrap().to_owned()
     };
@@ -51,7 +54,10 @@ fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
         ("unknown_op", "onnxruntime has no operator Frobnicate"),
         ("external_escape", "it must be a relative path without '..'"),
         ("external_missing", "it cannot be read"),
-        ("misfit", "config says input 'x' has dims: [ 1 ], but the graph has [-1,4] (dims leave out the batch axis because max_batch_size is above 0); write input { name: \"x\" data_type: TYPE_FP32 dims: [ 4 ] }"),
+        (
+            "misfit",
+            "config says input 'x' has dims: [ 1 ], but the graph has [-1,4] (dims leave out the batch axis because max_batch_size is above 0); write input { name: \"x\" data_type: TYPE_FP32 dims: [ 4 ] }",
+        ),
         ("unhonoured", "sequence_batching is not honoured by this version"),
     ] {
         let reason = reason(name);
@@ -59,7 +65,10 @@ fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
     }
     assert!(reason("unhonoured").contains("response_cache") && reason("unhonoured").contains("KIND_GPU"));
     let call = infer(server.http, "empty", SCALER);
-    assert_eq!((call.status, call.error().as_str()), (503, "Request for unknown model: 'empty' has no available versions"));
+    assert_eq!(
+        (call.status, call.error().as_str()),
+        (503, "Request for unknown model: 'empty' has no available versions")
+    );
     assert!(call.json()["hint"].as_str().unwrap().contains("the file is empty"));
     assert_eq!(get(server.http, "/v2/health/ready").status, 400, "strict readiness");
 }
@@ -75,7 +84,13 @@ fn bit_flips_of_a_model_file_never_end_the_server() {
         std::fs::write(folder.path().join(format!("flip-{flip}.onnx")), bytes).unwrap();
     }
     std::fs::write(folder.path().join("scaler.onnx"), &whole).unwrap();
-    let server = Server::start(&["serve", "--model-repository", &folder.path().to_string_lossy(), "--exit-on-error=false"]).unwrap();
+    let server = Server::start(&[
+        "serve",
+        "--model-repository",
+        &folder.path().to_string_lossy(),
+        "--exit-on-error=false",
+    ])
+    .unwrap();
     still_serves(server.http);
     let states = get(server.http, "/v2/models").json();
     assert_eq!(states["models"].as_array().unwrap().len(), 121);
@@ -83,7 +98,13 @@ fn bit_flips_of_a_model_file_never_end_the_server() {
 
 #[test]
 fn a_library_that_was_named_and_is_not_there_is_a_start_up_error() {
-    let output = command(&["serve", "--model-repository", "models/testdata/repository", "--onnxruntime-library", "/nowhere/libonnxruntime.so"]);
+    let output = command(&[
+        "serve",
+        "--model-repository",
+        "models/testdata/repository",
+        "--onnxruntime-library",
+        "/nowhere/libonnxruntime.so",
+    ]);
     assert_eq!(output.status.code(), Some(1));
     let said = errors(&output);
     assert!(said.contains("cannot load ONNX Runtime from /nowhere/libonnxruntime.so, which --onnxruntime-library names: there is no such file"), "{said}");
@@ -92,11 +113,13 @@ fn a_library_that_was_named_and_is_not_there_is_a_start_up_error() {
 #[test]
 fn without_a_library_the_built_in_engine_serves_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(root().join("models/testdata/repository/scaler.onnx"), folder.path().join("scaler.onnx")).unwrap();
+    std::fs::copy(root().join("models/testdata/repository/scaler.onnx"), folder.path().join("scaler.onnx"))
+        .unwrap();
     let mut command = Command::new(binary().unwrap());
     command.args(["serve", "--model-repository"]).arg(folder.path());
     command.args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]);
-    for variable in ["ORT_DYLIB_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "XEBEC_ENGINE_CACHE", "XDG_CACHE_HOME"] {
+    for variable in ["ORT_DYLIB_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "XEBEC_ENGINE_CACHE", "XDG_CACHE_HOME"]
+    {
         command.env_remove(variable);
     }
     let server = Server::spawn({
@@ -116,20 +139,49 @@ fn without_a_library_the_built_in_engine_serves_and_says_so() {
 fn a_request_that_does_not_fit_is_told_what_would() {
     let server = server(&[]);
     let one = |shape: &str, datatype: &str, data: &str| {
-        let body = format!(r#"{{"id":"7","inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","data":{data}}}]}}"#);
+        let body = format!(
+            r#"{{"id":"7","inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","data":{data}}}]}}"#
+        );
         let reply = infer(server.http, "scaler", &body);
         (reply.status, reply.error())
     };
-    let named = infer(server.http, "scaler", r#"{"id":"7","inputs":[{"name":"z","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#);
-    assert_eq!((named.status, named.error().as_str()), (400, "[request id: 7] unexpected inference input 'z' for model 'scaler'"));
+    let named = infer(
+        server.http,
+        "scaler",
+        r#"{"id":"7","inputs":[{"name":"z","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#,
+    );
+    assert_eq!(
+        (named.status, named.error().as_str()),
+        (400, "[request id: 7] unexpected inference input 'z' for model 'scaler'")
+    );
     assert_eq!(named.json()["hint"], "the model's inputs are 'x'");
     for (shape, datatype, data, words) in [
-        ("[1,4]", "INT32", "[1,2,3,4]", "[request id: 7] inference input 'x' data-type is 'INT32', but model 'scaler' expects 'FP32'"),
-        ("[4]", "FP32", "[1,2,3,4]", "[request id: 7] unexpected shape for input 'x' for model 'scaler'. Expected [-1,4], got [4]"),
-        ("[1,3]", "FP32", "[1,2,3]", "[request id: 7] unexpected shape for input 'x' for model 'scaler'. Expected [-1,4], got [1,3]"),
+        (
+            "[1,4]",
+            "INT32",
+            "[1,2,3,4]",
+            "[request id: 7] inference input 'x' data-type is 'INT32', but model 'scaler' expects 'FP32'",
+        ),
+        (
+            "[4]",
+            "FP32",
+            "[1,2,3,4]",
+            "[request id: 7] unexpected shape for input 'x' for model 'scaler'. Expected [-1,4], got [4]",
+        ),
+        (
+            "[1,3]",
+            "FP32",
+            "[1,2,3]",
+            "[request id: 7] unexpected shape for input 'x' for model 'scaler'. Expected [-1,4], got [1,3]",
+        ),
         ("[1,4]", "FP32", "[1,2,3]", "input 'x' has 3 elements in its data, but shape [1,4] needs 4"),
         ("[-1,4]", "FP32", "[]", "input 'x' has shape [-1,4], which is negative or holds more than can be"),
-        ("[9223372036854775807,4]", "FP32", "[]", "input 'x' has shape [9223372036854775807,4], which is negative or holds more than can be"),
+        (
+            "[9223372036854775807,4]",
+            "FP32",
+            "[]",
+            "input 'x' has shape [9223372036854775807,4], which is negative or holds more than can be",
+        ),
         ("[4611686018427387904,4]", "FP32", "[]", "which is negative or holds more than can be"),
         ("[0,4]", "FP32", "[]", "inference request for 'scaler' has no rows: its batch axis is 0"),
         ("[1,4]", "FP16", "[1,2,3,4]", "FP16 has no form in JSON; send it as binary data"),
@@ -141,7 +193,11 @@ fn a_request_that_does_not_fit_is_told_what_would() {
         assert_eq!(status, 400, "{shape} {datatype} {data}");
         assert!(error.contains(words), "{shape} {datatype} {data}: {error}");
     }
-    let index = infer(server.http, "lookup", r#"{"inputs":[{"name":"index","shape":[1],"datatype":"INT64","data":[99]}]}"#);
+    let index = infer(
+        server.http,
+        "lookup",
+        r#"{"inputs":[{"name":"index","shape":[1],"datatype":"INT64","data":[99]}]}"#,
+    );
     assert_eq!(index.status, 400, "{}", index.error());
     still_serves(server.http);
 }
@@ -149,7 +205,11 @@ fn a_request_that_does_not_fit_is_told_what_would() {
 #[test]
 fn nan_in_an_answer_is_written_as_triton_writes_it() {
     let server = server(&[]);
-    let reply = infer(server.http, "nan_out", r#"{"inputs":[{"name":"x","shape":[3,1],"datatype":"FP32","data":[0,1,-1]}]}"#);
+    let reply = infer(
+        server.http,
+        "nan_out",
+        r#"{"inputs":[{"name":"x","shape":[3,1],"datatype":"FP32","data":[0,1,-1]}]}"#,
+    );
     let text = String::from_utf8(reply.body).unwrap();
     assert!(text.contains("[NaN,Infinity,-Infinity]"), "{text}");
 }
@@ -163,9 +223,24 @@ fn unknown_models_versions_paths_and_methods_are_named() {
     };
     for (method, path, status, words) in [
         ("POST", "/v2/models/nobody/infer", 404, "Request for unknown model: 'nobody' is not found"),
-        ("POST", "/v2/models/scaler/versions/9/infer", 404, "Request for unknown model: 'scaler' version 9 is not found"),
-        ("POST", "/v2/models/scaler/versions/x/infer", 404, "Request for unknown model: 'scaler' version x is not found"),
-        ("POST", "/v2/models/..%2f..%2fetc%2fpasswd/infer", 404, "Request for unknown model: '../../etc/passwd' is not found"),
+        (
+            "POST",
+            "/v2/models/scaler/versions/9/infer",
+            404,
+            "Request for unknown model: 'scaler' version 9 is not found",
+        ),
+        (
+            "POST",
+            "/v2/models/scaler/versions/x/infer",
+            404,
+            "Request for unknown model: 'scaler' version x is not found",
+        ),
+        (
+            "POST",
+            "/v2/models/..%2f..%2fetc%2fpasswd/infer",
+            404,
+            "Request for unknown model: '../../etc/passwd' is not found",
+        ),
         ("GET", "/v2/models/..%2fsimple/config", 404, "Request for unknown model: '../simple' is not found"),
         ("POST", "/v2/models/%00/infer", 404, "Request for unknown model"),
         ("GET", "/v3", 404, "Not Found"),
@@ -188,10 +263,16 @@ fn bodies_over_the_limit_are_refused_before_and_after_decompression() {
     let server = server(&["--http-max-input-size", "10000"]);
     let path = "/v2/models/scaler/infer";
     let long = send(server.http, "POST", path, &[], &[b' '; 10_001]);
-    assert_eq!((long.status, long.error().as_str()), (413, "request body is larger than the limit of 10000 bytes"));
+    assert_eq!(
+        (long.status, long.error().as_str()),
+        (413, "request body is larger than the limit of 10000 bytes")
+    );
     assert_eq!(long.json()["hint"], "the operator can raise the limit with --http-max-input-size");
     let bomb = xebec_net::body::Encoding::Gzip.compress(&vec![b' '; 10 << 20]);
-    assert!(bomb.len() > 10_000 || send(server.http, "POST", path, &[("Content-Encoding", "gzip")], &bomb).status == 413);
+    assert!(
+        bomb.len() > 10_000
+            || send(server.http, "POST", path, &[("Content-Encoding", "gzip")], &bomb).status == 413
+    );
     let small = xebec_net::body::Encoding::Gzip.compress(&vec![b' '; 20_000]);
     let refused = send(server.http, "POST", path, &[("Content-Encoding", "gzip")], &small);
     assert_eq!(refused.status, 413, "{}", refused.error());
@@ -205,10 +286,17 @@ fn bodies_over_the_limit_are_refused_before_and_after_decompression() {
 #[test]
 fn the_binary_extension_is_checked_to_the_byte() {
     let server = server(&[]);
-    let json = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}"#;
+    let json =
+        r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}]}"#;
     let length = json.len().to_string();
     let call = |length: &str, body: &[u8]| {
-        let reply = send(server.http, "POST", "/v2/models/scaler/infer", &[("Inference-Header-Content-Length", length)], body);
+        let reply = send(
+            server.http,
+            "POST",
+            "/v2/models/scaler/infer",
+            &[("Inference-Header-Content-Length", length)],
+            body,
+        );
         (reply.status, if reply.status == 200 { String::new() } else { reply.error() })
     };
     let whole = [json.as_bytes(), &[0; 16]].concat();
@@ -219,7 +307,12 @@ fn the_binary_extension_is_checked_to_the_byte() {
         ("abc", &whole, 400, "is not a number of bytes"),
         ("0", &whole, 501, "raw binary requests"),
         (length.as_str(), &whole[..whole.len() - 1], 400, "binary_data_size 16, but only 15 bytes are left"),
-        (length.as_str(), &[whole.as_slice(), &[1]].concat(), 400, "unexpected additional input data for model 'scaler'"),
+        (
+            length.as_str(),
+            &[whole.as_slice(), &[1]].concat(),
+            400,
+            "unexpected additional input data for model 'scaler'",
+        ),
         ("5", &whole, 400, "failed to parse the request JSON"),
     ] {
         let (got, error) = call(length, body);
@@ -237,7 +330,9 @@ fn a_megabyte_of_brackets_and_a_body_in_one_byte_chunks_end_nothing() {
     let data = format!(r#"{{"inputs":[{{"name":"x","shape":[1,4],"datatype":"FP32","data":{brackets}"#);
     assert!(infer(server.http, "scaler", &data).error().contains("nested too deep"));
     let mut stream = connect(server.http);
-    stream.write_all(b"POST /v2/models/scaler/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /v2/models/scaler/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
     let chunks = b"1\r\n \r\n".repeat(3 << 20);
     // The server stops reading when it has seen enough; what is left in the pipe is nobody's.
     let _ = stream.write_all(&chunks);
@@ -272,7 +367,12 @@ fn wrong_flags_and_files_end_with_64_and_every_fault() {
     let output = command(&["serve", "--http-port", "99999", "--grpc-address", "0.0.0.0"]);
     assert_eq!(output.status.code(), Some(64));
     let said = errors(&output);
-    for words in ["3 faults", "--model-repository is missing", "--http-port (XEBEC_HTTP_PORT) is '99999'", "--i-know-this-is-insecure"] {
+    for words in [
+        "3 faults",
+        "--model-repository is missing",
+        "--http-port (XEBEC_HTTP_PORT) is '99999'",
+        "--i-know-this-is-insecure",
+    ] {
         assert!(said.contains(words), "{words} is missing in {said}");
     }
     assert_eq!(command(&["serve", "--no-such-flag"]).status.code(), Some(64));

@@ -95,7 +95,8 @@ pub(crate) struct Given {
 impl Waiting {
     /// The first output.
     pub(crate) fn answer(&self) -> Result<Given, String> {
-        let response = self.0.recv().map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
+        let response =
+            self.0.recv().map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         let output = response.outputs.into_iter().next().ok_or("no output")?;
         Ok(Given { shape: output.shape, data: output.data.to_vec() })
     }
@@ -121,8 +122,10 @@ pub(crate) fn submit(
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
     let permit = Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, Some(&name)).unwrap();
     let upstream = catalog.route(&permit, None).unwrap();
-    let tensor = Tensor { name: "x".into(), datatype, shape: shape.to_vec(), data: Bytes::copy_from_slice(data) };
-    let request = InferRequest { id, inputs: vec![tensor], outputs: vec![], timeout: None, received: Instant::now() };
+    let tensor =
+        Tensor { name: "x".into(), datatype, shape: shape.to_vec(), data: Bytes::copy_from_slice(data) };
+    let request =
+        InferRequest { id, inputs: vec![tensor], outputs: vec![], timeout: None, received: Instant::now() };
     let (to, from) = sync_channel(1);
     upstream.submit(&permit, request, Box::new(Slot(to)));
     Waiting(from)

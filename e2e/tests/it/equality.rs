@@ -89,7 +89,8 @@ impl House {
 /// Every bucket must have something in it, else the test shows less than it says.
 fn buckets(models: &[Model]) {
     assert_eq!(models.len(), MODELS);
-    let operators: BTreeSet<&str> = models.iter().flat_map(|model| &model.operators).map(String::as_str).collect();
+    let operators: BTreeSet<&str> =
+        models.iter().flat_map(|model| &model.operators).map(String::as_str).collect();
     assert!(operators.len() >= OPERATORS, "only {} operators: {operators:?}", operators.len());
     for datatype in Datatype::ALL {
         assert!(models.iter().any(|model| model.datatype == datatype.as_str()), "no model of {datatype}");
@@ -98,17 +99,26 @@ fn buckets(models: &[Model]) {
         assert!(models.iter().any(|model| model.rank == rank), "no model of rank {rank}");
     }
     for (batch, mixes) in [(false, false), (true, false), (true, true)] {
-        assert!(models.iter().any(|model| model.batch == batch && model.mixes == mixes), "batch {batch}, mixes {mixes}");
+        assert!(
+            models.iter().any(|model| model.batch == batch && model.mixes == mixes),
+            "batch {batch}, mixes {mixes}"
+        );
     }
     for operator in ["DynamicQuantizeLinear", "Softmax", "ReduceSum", "If"] {
-        assert!(models.iter().any(|model| model.mixes && model.operators.iter().any(|op| op == operator)), "no mixing {operator}");
+        assert!(
+            models.iter().any(|model| model.mixes && model.operators.iter().any(|op| op == operator)),
+            "no mixing {operator}"
+        );
     }
 }
 
 /// Equal within 1e-5 relative, elements of a real type; equal otherwise.
 fn near(datatype: &str, got: &[u8], want: &[u8]) -> bool {
-    let close = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-1);
-    let pairs = |width: usize| got.chunks(width).zip(want.chunks(width)).map(|(a, b)| (a.to_vec(), b.to_vec()));
+    let close = |a: f64, b: f64| {
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-5 * a.abs().max(b.abs()).max(1e-1)
+    };
+    let pairs =
+        |width: usize| got.chunks(width).zip(want.chunks(width)).map(|(a, b)| (a.to_vec(), b.to_vec()));
     let single = |bytes: Vec<u8>| f64::from(f32::from_le_bytes(bytes.try_into().unwrap()));
     let double = |bytes: Vec<u8>| f64::from_le_bytes(bytes.try_into().unwrap());
     match datatype {
@@ -126,7 +136,11 @@ fn alone(house: &House) {
             xebec_core::port::Turn::flush(&TurnEnd);
             let answer = waiting.answer().unwrap_or_else(|error| panic!("{}: {error}", model.name));
             assert_eq!(answer.shape, request.y.shape, "{}", model.name);
-            assert!(answer.data == request.y.of(&house.tensors), "{} request {index} is not the engine's bit for bit", model.name);
+            assert!(
+                answer.data == request.y.of(&house.tensors),
+                "{} request {index} is not the engine's bit for bit",
+                model.name
+            );
         }
     }
 }
@@ -155,7 +169,9 @@ fn in_company(house: &House, inline_below: Duration) {
         });
         for (id, index, waiting) in sent {
             let answer = waiting.answer().unwrap_or_else(|error| panic!("{id}: {error}"));
-            let want = house.models.iter().find(|other| other.name == model.name).unwrap().requests[index].y.of(&house.tensors);
+            let want = house.models.iter().find(|other| other.name == model.name).unwrap().requests[index]
+                .y
+                .of(&house.tensors);
             assert!(near(&model.datatype, &answer.data, want), "{id} is not near the answer alone");
             answers.insert(id, answer.data);
             requests += 1;
@@ -171,9 +187,14 @@ fn in_company(house: &House, inline_below: Duration) {
             assert!(model.batch && !model.mixes, "{name} mixes rows and was batched");
             company.insert(name);
         }
-        let output = engine::direct(&house.folder.path().join("repository").join(format!("{name}.onnx")), run);
+        let output =
+            engine::direct(&house.folder.path().join("repository").join(format!("{name}.onnx")), run);
         let together: Vec<u8> = run.ids.iter().flat_map(|id| answers[id].clone()).collect();
-        assert!(together == output, "{name}: the answers of {:?} are not the engine's to the same batch", run.ids);
+        assert!(
+            together == output,
+            "{name}: the answers of {:?} are not the engine's to the same batch",
+            run.ids
+        );
     }
     let could = house.models.iter().filter(|model| model.batch && !model.mixes).count();
     assert_eq!(company.len(), could, "models that could share runs and did not");

@@ -18,8 +18,13 @@ fn settled(page: &str) -> String {
             return line.to_owned();
         }
         let (name, value) = line.rsplit_once(' ').unwrap();
-        let exact = EXACT.iter().any(|family| name.starts_with(family)) || name.ends_with("_count{tenant=\"default\",model=\"scaler\",version=\"1\"}");
-        let name = if name.starts_with("xebec_engine_info") { "xebec_engine_info{engine=\"onnxruntime\",...}" } else { name };
+        let exact = EXACT.iter().any(|family| name.starts_with(family))
+            || name.ends_with("_count{tenant=\"default\",model=\"scaler\",version=\"1\"}");
+        let name = if name.starts_with("xebec_engine_info") {
+            "xebec_engine_info{engine=\"onnxruntime\",...}"
+        } else {
+            name
+        };
         format!("{name} {}", if exact { value } else { "*" })
     };
     page.lines().map(|one| line(one) + "\n").collect()
@@ -28,7 +33,8 @@ fn settled(page: &str) -> String {
 #[test]
 fn the_page_is_the_golden_file() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(root().join("models/testdata/repository/scaler.onnx"), folder.path().join("scaler.onnx")).unwrap();
+    std::fs::copy(root().join("models/testdata/repository/scaler.onnx"), folder.path().join("scaler.onnx"))
+        .unwrap();
     let server = Server::start(&["serve", "--model-repository", &folder.path().to_string_lossy()]).unwrap();
     for _ in 0..3 {
         assert_eq!(infer(server.http, "scaler", SCALER).status, 200);

@@ -49,7 +49,10 @@ fn sigterm_under_load_loses_nothing_that_was_read_and_answers_nothing_wrong() {
                         let Some(reply) = try_answer(&mut stream) else { return };
                         match reply.status {
                             200 => {
-                                assert_eq!(reply.json()["outputs"][0]["data"], serde_json::json!([3.0, 5.0, 7.0, 9.0]));
+                                assert_eq!(
+                                    reply.json()["outputs"][0]["data"],
+                                    serde_json::json!([3.0, 5.0, 7.0, 9.0])
+                                );
                                 answered.fetch_add(1, SeqCst);
                             }
                             503 => {
@@ -70,7 +73,8 @@ fn sigterm_under_load_loses_nothing_that_was_read_and_answers_nothing_wrong() {
         until("load", || answered.load(SeqCst) > 500);
         // Three that run for long: two wait in the queue when the first runs, so all three were read before the signal.
         let mut slow: Vec<_> = (0..3).map(|_| connect(address)).collect();
-        slow.iter_mut().for_each(|stream| stream.write_all(post("/v2/models/slow/infer", SLOW).as_bytes()).unwrap());
+        slow.iter_mut()
+            .for_each(|stream| stream.write_all(post("/v2/models/slow/infer", SLOW).as_bytes()).unwrap());
         until("two wait", || pending(&server) == 2);
         server.terminate().unwrap();
         slow.iter_mut().for_each(|stream| assert_eq!(answer(stream).status, 200));
@@ -98,16 +102,21 @@ fn pending(server: &Server) -> u64 {
 fn a_cancelled_request_that_still_waits_never_runs() {
     let server = server(&["--instances", "1"]);
     let runs = || metric(&server, "nv_inference_exec_count{model=\"slow\",version=\"1\"}");
-    let canceled = || metric(&server, "nv_inference_request_failure{model=\"slow\",version=\"1\",reason=\"CANCELED\"}");
+    let canceled =
+        || metric(&server, "nv_inference_request_failure{model=\"slow\",version=\"1\",reason=\"CANCELED\"}");
     let before = runs();
     // Many rows, so that the first is still running when the others have come and gone; the second stays.
-    let long = format!(r#"{{"inputs":[{{"name":"x","shape":[32,4],"datatype":"FP32","data":[{}]}}]}}"#, vec!["1"; 128].join(","));
+    let long = format!(
+        r#"{{"inputs":[{{"name":"x","shape":[32,4],"datatype":"FP32","data":[{}]}}]}}"#,
+        vec!["1"; 128].join(",")
+    );
     let (mut first, mut second) = (connect(server.http), connect(server.http));
     first.write_all(post("/v2/models/slow/infer", &long).as_bytes()).unwrap();
     second.write_all(post("/v2/models/slow/infer", SLOW).as_bytes()).unwrap();
     until("one runs and one waits", || pending(&server) == 1);
     let mut gone: Vec<_> = (0..5).map(|_| connect(server.http)).collect();
-    gone.iter_mut().for_each(|stream| stream.write_all(post("/v2/models/slow/infer", SLOW).as_bytes()).unwrap());
+    gone.iter_mut()
+        .for_each(|stream| stream.write_all(post("/v2/models/slow/infer", SLOW).as_bytes()).unwrap());
     until("six wait", || pending(&server) == 6);
     drop(gone);
     until("five were canceled", || canceled() == 5);

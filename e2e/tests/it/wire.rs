@@ -19,7 +19,8 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     pub(crate) fn error(&self) -> String {
@@ -62,7 +63,13 @@ pub(crate) fn answer(stream: &mut TcpStream) -> Reply {
 }
 
 /// Sends a request with these headers and this body on a connection of its own.
-pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+pub(crate) fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Reply {
     let mut stream = connect(address);
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
     headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
@@ -82,10 +89,14 @@ pub(crate) fn infer(address: SocketAddr, model: &str, body: &str) -> Reply {
 }
 
 /// A request for `scaler` of one row.
-pub(crate) const SCALER: &str = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+pub(crate) const SCALER: &str =
+    r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
 
 /// The server still does its job.
 pub(crate) fn still_serves(address: SocketAddr) {
     let reply = infer(address, "scaler", SCALER);
-    assert_eq!((reply.status, &reply.json()["outputs"][0]["data"]), (200, &serde_json::json!([3.0, 5.0, 7.0, 9.0])));
+    assert_eq!(
+        (reply.status, &reply.json()["outputs"][0]["data"]),
+        (200, &serde_json::json!([3.0, 5.0, 7.0, 9.0]))
+    );
 }

@@ -38,17 +38,27 @@ pub struct Candidate {
 impl Search {
     /// Candidates, best first. A named file is a candidate even if it does not exist, and then the only one.
     pub fn candidates(&self) -> Vec<Candidate> {
-        let named = self.flag.as_ref().map(|path| (path, FLAG)).or(self.variable.as_ref().map(|path| (path, VARIABLE)));
+        let named = self
+            .flag
+            .as_ref()
+            .map(|path| (path, FLAG))
+            .or(self.variable.as_ref().map(|path| (path, VARIABLE)));
         if let Some((path, found_by)) = named {
             return vec![Candidate { path: path.clone(), found_by, named: true }];
         }
         let beside = self.executable_folder.iter().flat_map(|folder| libraries(folder));
-        let beside = beside.map(|path| Candidate { path, found_by: "found beside the executable", named: false });
+        let beside =
+            beside.map(|path| Candidate { path, found_by: "found beside the executable", named: false });
         let cached = self.cache.iter().flat_map(|folder| folders(folder, "onnxruntime-"));
         let cached = cached.flat_map(|folder| libraries(&folder));
         let cached = cached.map(|path| Candidate { path, found_by: "brought by make engine", named: false });
-        let wheels = self.python_roots.iter().flat_map(|root| wheels(root)).flat_map(|folder| libraries(&folder));
-        let wheels = wheels.map(|path| Candidate { path, found_by: "found in an installed onnxruntime wheel", named: false });
+        let wheels =
+            self.python_roots.iter().flat_map(|root| wheels(root)).flat_map(|folder| libraries(&folder));
+        let wheels = wheels.map(|path| Candidate {
+            path,
+            found_by: "found in an installed onnxruntime wheel",
+            named: false,
+        });
         beside.chain(cached).chain(wheels).collect()
     }
 }
@@ -56,7 +66,8 @@ impl Search {
 /// The library files of a folder, newest version first.
 fn libraries(folder: &Path) -> Vec<PathBuf> {
     let is_library = |name: &str| {
-        name.starts_with("libonnxruntime.so") || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
+        name.starts_with("libonnxruntime.so")
+            || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib"))
     };
     let mut found = entries(folder);
     found.retain(|path| path.is_file() && name_of(path).is_some_and(is_library));
@@ -73,7 +84,8 @@ fn version_of(path: &Path) -> Vec<u64> {
 fn wheels(root: &Path) -> Vec<PathBuf> {
     let mut lib = folders(&root.join("lib"), "python3");
     lib.extend(folders(&root.join("lib64"), "python3"));
-    let packages = lib.iter().flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
+    let packages =
+        lib.iter().flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
     packages.map(|packages| packages.join("onnxruntime/capi")).filter(|capi| capi.is_dir()).collect()
 }
 
@@ -125,7 +137,8 @@ mod tests {
         let old = touch(root, "bin/libonnxruntime.so.1.9.0");
         let new = touch(root, "bin/libonnxruntime.so.1.31.1");
         touch(root, "bin/libonnxruntime_providers_shared.so");
-        let wheel = touch(root, "venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.40.0");
+        let wheel =
+            touch(root, "venv/lib/python3.11/site-packages/onnxruntime/capi/libonnxruntime.so.1.40.0");
         let cached = touch(root, "cache/onnxruntime-1.31.1/libonnxruntime.so.1.31.1");
         let search = Search {
             executable_folder: Some(root.join("bin")),

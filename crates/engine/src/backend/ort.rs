@@ -5,8 +5,10 @@
 //!
 //! # Source
 //! ONNX Runtime's C API documentation; concurrent `Run` on one session is allowed there.
+use super::{
+    Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream,
+};
 use crate::onnx;
-use super::{Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream};
 use ort::{
     environment::{Environment, GlobalThreadPoolOptions},
     session::{Session, builder::GraphOptimizationLevel},
@@ -70,9 +72,13 @@ fn environment(library: &Path) -> Result<Environment, String> {
 fn log(level: ort::logging::LogLevel, category: &str, _id: &str, place: &str, message: &str) {
     use ort::logging::LogLevel;
     match level {
-        LogLevel::Error | LogLevel::Fatal => tracing::warn!(category, place, engine_says = message, "engine error"),
+        LogLevel::Error | LogLevel::Fatal => {
+            tracing::warn!(category, place, engine_says = message, "engine error")
+        }
         LogLevel::Warning => tracing::debug!(category, place, engine_says = message, "engine warning"),
-        LogLevel::Info | LogLevel::Verbose => tracing::trace!(category, place, engine_says = message, "engine note"),
+        LogLevel::Info | LogLevel::Verbose => {
+            tracing::trace!(category, place, engine_says = message, "engine note")
+        }
     }
 }
 
@@ -86,7 +92,8 @@ fn version(library: &Path) -> String {
 
 fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result<Session, String> {
     let builder = Session::builder(environment).map_err(|error| error.to_string())?;
-    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
+    let builder =
+        builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
     let builder = match options.objective {
         Objective::Throughput => builder
             .with_independent_thread_pool()
@@ -129,7 +136,11 @@ impl Backend for OrtBackend {
             inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
             outputs: slots(session.outputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
         };
-        let broken = |message: &str| LoadError::Engine { path: path.to_owned(), engine: NAME, message: message.into() };
+        let broken = |message: &str| LoadError::Engine {
+            path: path.to_owned(),
+            engine: NAME,
+            message: message.into(),
+        };
         let names = |slots: &[Slot]| {
             Names::new(slots.iter().map(|slot| &*slot.name)).ok_or_else(|| broken("a name holds a NUL byte"))
         };
@@ -165,8 +176,9 @@ fn slot(name: &str, kind: &ValueType) -> Result<Slot, LoadError> {
         let hint = "export the model with tensors as inputs and outputs (for scikit-learn: zipmap=False)";
         return Err(unsupported("not a tensor".into(), hint));
     };
-    let datatype = datatype(*ty)
-        .ok_or_else(|| unsupported(format!("a tensor of {ty}"), "cast it to a datatype of the protocol in the graph"))?;
+    let datatype = datatype(*ty).ok_or_else(|| {
+        unsupported(format!("a tensor of {ty}"), "cast it to a datatype of the protocol in the graph")
+    })?;
     Ok(Slot { name: name.into(), datatype, dims: Some(shape.iter().copied().collect()) })
 }
 
@@ -283,11 +295,14 @@ impl OrtStream {
             Given::Bound(number) => bound.handle(*number),
             Given::Value(value) => Some(value.handle()),
         });
-        let outputs = self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
+        let outputs =
+            self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
         let names = (&shared.input_names, &shared.output_names);
         let gathered = started.elapsed();
         self.call.run(&self.session, names, inputs, outputs, &mut self.made)?;
-        for ((output, made), slot) in self.outputs.iter_mut().zip(&mut self.made).zip(&shared.signature.outputs) {
+        for ((output, made), slot) in
+            self.outputs.iter_mut().zip(&mut self.made).zip(&shared.signature.outputs)
+        {
             output.take(made.take(), slot.datatype)?;
         }
         Ok(gathered)
@@ -320,8 +335,19 @@ impl Stream for OrtStream {
 /// Kernels report an index out of range or shapes that do not broadcast with the general code, because they cannot
 /// know whose fault it is; with a graph that has run before it is the values'.
 fn is_about_values(message: &str) -> bool {
-    let telling = ["out of data bounds", "out of bounds", "idx=", "must be within the inclusive range", "invalid dimension"];
-    let shapes = ["axis == 1 || axis == largest was false", "cannot broadcast", "Got invalid dimensions", "dimension mismatch"];
+    let telling = [
+        "out of data bounds",
+        "out of bounds",
+        "idx=",
+        "must be within the inclusive range",
+        "invalid dimension",
+    ];
+    let shapes = [
+        "axis == 1 || axis == largest was false",
+        "cannot broadcast",
+        "Got invalid dimensions",
+        "dimension mismatch",
+    ];
     telling.iter().chain(&shapes).any(|words| message.contains(words))
 }
 
@@ -332,7 +358,12 @@ fn common_leading(batch: &[BatchInput<'_>]) -> Option<i64> {
     leading.all(|extent| extent == Some(first)).then_some(first)
 }
 
-fn give<'a>(memory: &Memory, input: &BatchInput<'a>, datatype: Datatype, bound: &mut Bound) -> Result<Given<'a>, Fault> {
+fn give<'a>(
+    memory: &Memory,
+    input: &BatchInput<'a>,
+    datatype: Datatype,
+    bound: &mut Bound,
+) -> Result<Given<'a>, Fault> {
     let Some(size) = datatype.size_bytes() else {
         return Value::strings(input.parts, input.shape).map(Given::Value);
     };
@@ -341,7 +372,10 @@ fn give<'a>(memory: &Memory, input: &BatchInput<'a>, datatype: Datatype, bound: 
     }
     let len: usize = input.parts.iter().map(|part| part.len()).sum();
     if element_count(input.shape).and_then(|count| count.checked_mul(size)) != Some(len) {
-        return Err(Fault { message: "an input's bytes are not what its shape says".into(), invalid_argument: true });
+        return Err(Fault {
+            message: "an input's bytes are not what its shape says".into(),
+            invalid_argument: true,
+        });
     }
     if let [part] = input.parts
         && len >= IN_PLACE_BYTES
@@ -362,7 +396,9 @@ fn give<'a>(memory: &Memory, input: &BatchInput<'a>, datatype: Datatype, bound: 
 impl Output {
     /// Prepares the buffer if the shape follows from the signature and the batch's rows.
     fn predict(&mut self, memory: &Memory, slot: &Slot, rows: Option<i64>) -> Result<Option<usize>, Fault> {
-        let (Some(size), Some(dims)) = (slot.datatype.size_bytes(), slot.dims.as_deref()) else { return Ok(None) };
+        let (Some(size), Some(dims)) = (slot.datatype.size_bytes(), slot.dims.as_deref()) else {
+            return Ok(None);
+        };
         self.shape.clear();
         self.shape.extend_from_slice(dims);
         if let (Some(first), Some(rows)) = (self.shape.first_mut(), rows)
@@ -370,7 +406,9 @@ impl Output {
         {
             *first = rows;
         }
-        let Some(len) = element_count(&self.shape).and_then(|count| count.checked_mul(size)) else { return Ok(None) };
+        let Some(len) = element_count(&self.shape).and_then(|count| count.checked_mul(size)) else {
+            return Ok(None);
+        };
         self.len = len;
         self.bound.prepare(memory, slot.datatype, &self.shape, len).map(Some)
     }
@@ -408,10 +446,16 @@ mod tests {
 
     #[test]
     fn the_missing_operator_is_found_in_the_engines_words() {
-        let message = "Load model from x.onnx failed:Fatal error: Frobnicate is not a registered function/op".to_owned();
-        assert!(matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Frobnicate"));
-        let message = "Failed to find kernel: Could not find an implementation for Einsum(12) node".to_owned();
-        assert!(matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Einsum(12)"));
+        let message = "Load model from x.onnx failed:Fatal error: Frobnicate is not a registered function/op"
+            .to_owned();
+        assert!(
+            matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Frobnicate")
+        );
+        let message =
+            "Failed to find kernel: Could not find an implementation for Einsum(12) node".to_owned();
+        assert!(
+            matches!(explain(Path::new("x"), message), LoadError::UnsupportedOperator { operator, .. } if operator == "Einsum(12)")
+        );
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! number that does not fit is refused. Fewer operators than ONNX Runtime; a missing one is refused by name.
 //!
 //! Not here: when it is chosen ([`choose`](super::choose)).
-use super::{Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream};
+use super::{
+    Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream,
+};
 use crate::onnx::{self, Dim, ValueInfo, ValueKind};
 use rten::{NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::{AsView as _, Layout as _};
@@ -37,7 +39,12 @@ impl Backend for RtenBackend {
         self.report.clone()
     }
 
-    fn load(&self, path: &Path, graph: &onnx::Model, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(
+        &self,
+        path: &Path,
+        graph: &onnx::Model,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError> {
         let signature = Signature { inputs: slots(graph.inputs())?, outputs: slots(graph.outputs())? };
         let model = rten::Model::load_file(path).map_err(|error| explain(path, &error.to_string()))?;
         let find = |slot: &Slot| {
@@ -60,12 +67,20 @@ impl Backend for RtenBackend {
 fn explain(path: &Path, message: &str) -> LoadError {
     let missing = message.split_once("operator ").and_then(|(_, rest)| rest.split_once(" is not available"));
     let named = message.split_once("name: \"").and_then(|(_, rest)| rest.split_once('"'));
-    let unavailable = message.contains("not supported") || message.contains("not available") || message.contains("not enabled");
+    let unavailable = message.contains("not supported")
+        || message.contains("not available")
+        || message.contains("not enabled");
     match missing.or(named).filter(|_| unavailable || missing.is_some()) {
-        Some((operator, _)) => {
-            LoadError::UnsupportedOperator { operator: operator.to_owned(), engine: NAME, hint: USE_ONNX_RUNTIME.into() }
-        }
-        None => LoadError::Engine { path: path.to_owned(), engine: NAME, message: format!("{message}; {USE_ONNX_RUNTIME}") },
+        Some((operator, _)) => LoadError::UnsupportedOperator {
+            operator: operator.to_owned(),
+            engine: NAME,
+            hint: USE_ONNX_RUNTIME.into(),
+        },
+        None => LoadError::Engine {
+            path: path.to_owned(),
+            engine: NAME,
+            message: format!("{message}; {USE_ONNX_RUNTIME}"),
+        },
     }
 }
 
@@ -81,7 +96,9 @@ fn slot(value: &ValueInfo) -> Result<Slot, LoadError> {
         engine: NAME,
         hint: USE_ONNX_RUNTIME.into(),
     };
-    let ValueKind::Tensor { elem, shape } = &value.kind else { return Err(unsupported("not a tensor".into())) };
+    let ValueKind::Tensor { elem, shape } = &value.kind else {
+        return Err(unsupported("not a tensor".into()));
+    };
     let datatype = elem.datatype().filter(|datatype| is_known(*datatype));
     let datatype = datatype.ok_or_else(|| unsupported(format!("a tensor of {elem}")))?;
     let extent = |dim: &Dim| if let Dim::Fixed(extent) = dim { *extent } else { -1 };
@@ -155,7 +172,10 @@ impl Stream for RtenStream {
     }
 
     fn output(&self, index: usize) -> OutputView<'_> {
-        self.outputs.get(index).map(|output| OutputView { shape: &output.shape, data: &output.data }).unwrap_or_default()
+        self.outputs
+            .get(index)
+            .map(|output| OutputView { shape: &output.shape, data: &output.data })
+            .unwrap_or_default()
     }
 }
 
@@ -174,7 +194,8 @@ fn value(input: &BatchInput<'_>, slot: &Slot) -> Result<Value, RunError> {
         Datatype::Uint8 => made(&shape, elements(input, count, u8::from_le_bytes).ok_or_else(wrong)?),
         Datatype::Int64 => {
             let wide = elements(input, count, i64::from_le_bytes).ok_or_else(wrong)?;
-            let narrow: Result<Vec<i32>, i64> = wide.into_iter().map(|wide| i32::try_from(wide).map_err(|_| wide)).collect();
+            let narrow: Result<Vec<i32>, i64> =
+                wide.into_iter().map(|wide| i32::try_from(wide).map_err(|_| wide)).collect();
             made(&shape, narrow.map_err(|wide| too_wide(&slot.name, wide))?)
         }
         Datatype::Bool => {
@@ -184,7 +205,9 @@ fn value(input: &BatchInput<'_>, slot: &Slot) -> Result<Value, RunError> {
             }
             made(&shape, flags.into_iter().map(i32::from).collect::<Vec<_>>())
         }
-        other => return Err(refuse(format!("input '{}' is {other}, which {NAME} does not compute", slot.name))),
+        other => {
+            return Err(refuse(format!("input '{}' is {other}, which {NAME} does not compute", slot.name)));
+        }
     }
     .ok_or_else(wrong)
 }
@@ -197,11 +220,17 @@ where
 }
 
 fn too_wide(name: &str, wide: i64) -> RunError {
-    refuse(format!("input '{name}' has {wide}, but the built-in engine computes in 32 bits; {USE_ONNX_RUNTIME}"))
+    refuse(format!(
+        "input '{name}' has {wide}, but the built-in engine computes in 32 bits; {USE_ONNX_RUNTIME}"
+    ))
 }
 
 /// All elements of all parts; `None` if they are not `count`.
-fn elements<const N: usize, T>(input: &BatchInput<'_>, count: usize, convert: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+fn elements<const N: usize, T>(
+    input: &BatchInput<'_>,
+    count: usize,
+    convert: impl Fn([u8; N]) -> T,
+) -> Option<Vec<T>> {
     let mut all = Vec::with_capacity(count);
     for part in input.parts {
         let (chunks, rest) = part.as_chunks::<N>();
@@ -221,16 +250,24 @@ impl Output {
             callers_fault: false,
         };
         match (value, slot.datatype) {
-            (Value::FloatTensor(tensor), Datatype::Fp32) => self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes()),
-            (Value::Int32Tensor(tensor), Datatype::Int32) => self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes()),
+            (Value::FloatTensor(tensor), Datatype::Fp32) => {
+                self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes())
+            }
+            (Value::Int32Tensor(tensor), Datatype::Int32) => {
+                self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes())
+            }
             (Value::Int32Tensor(tensor), Datatype::Int64) => {
                 self.fill(tensor.shape().as_ref(), tensor.iter(), |x| i64::from(*x).to_le_bytes());
             }
             (Value::Int32Tensor(tensor), Datatype::Bool) => {
                 self.fill(tensor.shape().as_ref(), tensor.iter(), |x| [u8::from(*x != 0)]);
             }
-            (Value::Int8Tensor(tensor), Datatype::Int8) => self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes()),
-            (Value::UInt8Tensor(tensor), Datatype::Uint8) => self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes()),
+            (Value::Int8Tensor(tensor), Datatype::Int8) => {
+                self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes())
+            }
+            (Value::UInt8Tensor(tensor), Datatype::Uint8) => {
+                self.fill(tensor.shape().as_ref(), tensor.iter(), |x| x.to_le_bytes())
+            }
             _ => return Err(mismatch()),
         }
         Ok(())

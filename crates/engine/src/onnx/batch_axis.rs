@@ -38,12 +38,15 @@ pub(super) fn analyse(model: &ModelProto, inputs: &[ValueInfo]) -> Result<(), St
     for input in inputs {
         scope.insert(input.name.clone(), Ok(input_fact(input, batch_name.as_deref(), &mut symbols)?));
     }
-    let opsets = model.opset_import.iter().map(|opset| (domain(&opset.domain).to_owned(), opset.version)).collect();
+    let opsets =
+        model.opset_import.iter().map(|opset| (domain(&opset.domain).to_owned(), opset.version)).collect();
     let mut analysis = Analysis { symbols, opsets };
     analysis.graph(graph, &[], &mut scope);
     for output in &graph.output {
         match scope.get(&output.name) {
-            Some(Ok(fact)) => output_fact(fact).map_err(|problem| format!("output '{}' {problem}", output.name))?,
+            Some(Ok(fact)) => {
+                output_fact(fact).map_err(|problem| format!("output '{}' {problem}", output.name))?
+            }
             Some(Err(reason)) => return Err(reason.clone()),
             None => return Err(format!("output '{}' is made by no node", output.name)),
         }
@@ -73,7 +76,9 @@ fn batch_name(inputs: &[ValueInfo]) -> Result<Option<String>, String> {
                 _ => found = Some(name.clone()),
             },
             Some(Dim::Free) => (),
-            Some(Dim::Fixed(_)) | None => return Err(format!("input '{}' has no free first axis", input.name)),
+            Some(Dim::Fixed(_)) | None => {
+                return Err(format!("input '{}' has no free first axis", input.name));
+            }
         }
     }
     if inputs.is_empty() { Err("the graph has no inputs".into()) } else { Ok(found) }
@@ -175,13 +180,21 @@ impl Analysis {
         for name in captured {
             let Some(seen) = scopes.iter().rev().find_map(|scope| scope.get(name)) else { continue };
             if seen.as_ref().is_err() || seen.as_ref().is_ok_and(|fact| !fact.is_plain()) {
-                return Err(described(node, &format!("works on '{name}', and what it does with rows is not followed")));
+                return Err(described(
+                    node,
+                    &format!("works on '{name}', and what it does with rows is not followed"),
+                ));
             }
         }
         Ok(node.output.iter().map(|_| Ok(Fact::unknown())).collect())
     }
 
-    fn branches(&mut self, node: &NodeProto, inputs: &[Option<Fact>], scopes: &[&Scope]) -> Result<Vec<Seen>, String> {
+    fn branches(
+        &mut self,
+        node: &NodeProto,
+        inputs: &[Option<Fact>],
+        scopes: &[&Scope],
+    ) -> Result<Vec<Seen>, String> {
         if !inputs.iter().flatten().all(Fact::is_plain) {
             return Err(described(node, "takes a branch by what is in the batch"));
         }
@@ -189,11 +202,15 @@ impl Analysis {
         for branch in super::subgraphs(node) {
             let mut inner = Scope::new();
             self.graph(branch, scopes, &mut inner);
-            let find = |name: &str| inner.get(name).or_else(|| scopes.iter().rev().find_map(|scope| scope.get(name)));
+            let find = |name: &str| {
+                inner.get(name).or_else(|| scopes.iter().rev().find_map(|scope| scope.get(name)))
+            };
             let facts: Vec<Seen> = branch
                 .output
                 .iter()
-                .map(|output| find(&output.name).cloned().unwrap_or_else(|| Err("a branch has no such output".into())))
+                .map(|output| {
+                    find(&output.name).cloned().unwrap_or_else(|| Err("a branch has no such output".into()))
+                })
                 .collect();
             agreed = Some(match agreed {
                 None => facts,
@@ -216,7 +233,9 @@ impl Analysis {
         let pairs = left.into_iter().zip(right);
         let shape: Vec<_> = pairs.map(|(a, b)| if a == b { a } else { self.symbols.fresh() }).collect();
         match a.batch {
-            Some(axis) if shape.get(axis).is_some_and(extent::Extent::has_batch) => Ok(Fact::batched(shape, axis)),
+            Some(axis) if shape.get(axis).is_some_and(extent::Extent::has_batch) => {
+                Ok(Fact::batched(shape, axis))
+            }
             Some(_) => Err(described(node, "has branches that treat the rows differently")),
             None => Ok(Fact { shape: Some(shape), batch: None, sized: false, content: Content::Unknown }),
         }
@@ -225,6 +244,7 @@ impl Analysis {
 
 /// `node 'softmax_3' (Softmax) works over the batch axis`.
 fn described(node: &NodeProto, problem: &str) -> String {
-    let name = [&node.name, node.output.first().unwrap_or(&node.name)].into_iter().find(|name| !name.is_empty());
+    let name =
+        [&node.name, node.output.first().unwrap_or(&node.name)].into_iter().find(|name| !name.is_empty());
     format!("node '{}' ({}) {problem}", name.map_or("", String::as_str), node.op_type)
 }

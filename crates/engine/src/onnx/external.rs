@@ -2,7 +2,9 @@
 //!
 //! # Source
 //! ONNX, "External data": keys `location`, `offset`, `length` of `TensorProto.external_data`.
-use super::{Component, GraphProto, ModelProto, OnnxError, Path, PathBuf, TensorProto, subgraphs, tensor_proto};
+use super::{
+    Component, GraphProto, ModelProto, OnnxError, Path, PathBuf, TensorProto, subgraphs, tensor_proto,
+};
 
 /// Checks every tensor with external data; returns the files without repeats.
 pub(super) fn check(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>, OnnxError> {
@@ -19,7 +21,10 @@ pub(super) fn check(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>, O
     };
     model.graph.iter().for_each(|graph| tensors(graph, &mut see));
     let functions = model.functions.iter().flat_map(|function| &function.node);
-    functions.flat_map(|node| &node.attribute).flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)).for_each(&mut see);
+    functions
+        .flat_map(|node| &node.attribute)
+        .flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors))
+        .for_each(&mut see);
     outcome.map(|()| files)
 }
 
@@ -36,19 +41,25 @@ fn tensors(graph: &GraphProto, see: &mut impl FnMut(&TensorProto)) {
 }
 
 fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<PathBuf, OnnxError> {
-    let value = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+    let value = |key: &str| {
+        tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
+    };
     let location = value("location").unwrap_or_default();
     let fault = |problem: String| OnnxError::External {
         tensor: tensor.name.clone(),
         location: location.chars().take(200).collect(),
         problem,
     };
-    let plain = Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain =
+        Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if location.is_empty() || !plain {
-        return Err(fault("it must be a relative path without '..'; put the file into the model's folder".into()));
+        return Err(fault(
+            "it must be a relative path without '..'; put the file into the model's folder".into(),
+        ));
     }
     let path = folder.join(location);
-    let unreadable = |error: std::io::Error| fault(format!("it cannot be read ({error}); copy it beside the model"));
+    let unreadable =
+        |error: std::io::Error| fault(format!("it cannot be read ({error}); copy it beside the model"));
     let target = path.canonicalize().map_err(unreadable)?;
     let folder = folder.canonicalize().map_err(unreadable)?;
     if !target.starts_with(&folder) {
@@ -65,7 +76,9 @@ fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<PathBuf, OnnxErro
     let (offset, length) = (number("offset")?, number("length")?);
     if offset.checked_add(length).is_none_or(|end| end > metadata.len()) {
         let len = metadata.len();
-        return Err(fault(format!("it has {len} bytes, but {length} from {offset} on are wanted; copy it again")));
+        return Err(fault(format!(
+            "it has {len} bytes, but {length} from {offset} on are wanted; copy it again"
+        )));
     }
     Ok(target)
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::onnx::generated::{
-    AttributeProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto, attribute_proto::AttributeType,
+    AttributeProto, OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TypeProto,
+    attribute_proto::AttributeType,
     tensor_shape_proto::{Dimension, dimension},
 };
 use proptest::prelude::*;
@@ -22,7 +23,10 @@ fn info(name: &str, elem: tensor_proto::DataType, dims: &[&str]) -> ValueInfoPro
     };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = type_proto::Tensor { elem_type: elem as i32, shape: Some(shape) };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)) }) }
+    ValueInfoProto {
+        name: name.into(),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)) }),
+    }
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {
@@ -30,15 +34,30 @@ fn int(name: &str, i: i64) -> AttributeProto {
 }
 
 fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.into(), ints: ints.to_vec(), r#type: AttributeType::Ints as i32, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.into(),
+        ints: ints.to_vec(),
+        r#type: AttributeType::Ints as i32,
+        ..AttributeProto::default()
+    }
 }
 
 fn text(name: &str, s: &str) -> AttributeProto {
-    AttributeProto { name: name.into(), s: s.to_owned().into(), r#type: AttributeType::String as i32, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.into(),
+        s: s.to_owned().into(),
+        r#type: AttributeType::String as i32,
+        ..AttributeProto::default()
+    }
 }
 
 fn branch(name: &str, g: GraphProto) -> AttributeProto {
-    AttributeProto { name: name.into(), g: Some(g), r#type: AttributeType::Graph as i32, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.into(),
+        g: Some(g),
+        r#type: AttributeType::Graph as i32,
+        ..AttributeProto::default()
+    }
 }
 
 impl Builder {
@@ -62,7 +81,8 @@ impl Builder {
     }
 
     fn weight(mut self, name: &str, dims: &[i64]) -> Self {
-        let tensor = TensorProto { name: name.into(), dims: dims.to_vec(), data_type: 1, ..TensorProto::default() };
+        let tensor =
+            TensorProto { name: name.into(), dims: dims.to_vec(), data_type: 1, ..TensorProto::default() };
         self.graph.initializer.push(tensor);
         self
     }
@@ -70,13 +90,24 @@ impl Builder {
     fn numbers(mut self, name: &str, numbers: &[i64]) -> Self {
         let dims = vec![numbers.len() as i64];
         let int64_data = numbers.to_vec();
-        self.graph.initializer.push(TensorProto { name: name.into(), dims, data_type: 7, int64_data, ..TensorProto::default() });
+        self.graph.initializer.push(TensorProto {
+            name: name.into(),
+            dims,
+            data_type: 7,
+            int64_data,
+            ..TensorProto::default()
+        });
         self
     }
 
     fn number(mut self, name: &str, number: i64) -> Self {
         let int64_data = vec![number];
-        self.graph.initializer.push(TensorProto { name: name.into(), data_type: 7, int64_data, ..TensorProto::default() });
+        self.graph.initializer.push(TensorProto {
+            name: name.into(),
+            data_type: 7,
+            int64_data,
+            ..TensorProto::default()
+        });
         self
     }
 
@@ -97,7 +128,8 @@ impl Builder {
     fn bytes(self) -> Vec<u8> {
         let opset = |domain: &str, version| OperatorSetIdProto { domain: domain.into(), version };
         let opset_import = vec![opset("", self.opset), opset("ai.onnx.ml", 3), opset("com.microsoft", 1)];
-        ModelProto { ir_version: 8, opset_import, graph: Some(self.graph), ..ModelProto::default() }.encode_to_vec()
+        ModelProto { ir_version: 8, opset_import, graph: Some(self.graph), ..ModelProto::default() }
+            .encode_to_vec()
     }
 
     fn analyse(self) -> Batchability {
@@ -137,7 +169,11 @@ fn layers_that_work_row_by_row_may_be_batched() {
 #[test]
 fn softmax_over_the_rows_may_not() {
     let over = |opset, axis| {
-        Builder::new().opset(opset).input("x", &["batch", "3"]).node("Softmax", &["x"], &["y"], &[int("axis", axis)]).output("y")
+        Builder::new()
+            .opset(opset)
+            .input("x", &["batch", "3"])
+            .node("Softmax", &["x"], &["y"], &[int("axis", axis)])
+            .output("y")
     };
     over(17, 0).is_not("node 'softmax_0' (Softmax) works over the batch axis");
     over(17, -2).is_not("works over the batch axis");
@@ -149,11 +185,20 @@ fn softmax_over_the_rows_may_not() {
 
 #[test]
 fn reductions_over_the_rows_may_not_also_inside_an_if() {
-    let reduce = |axis| Builder::new().input("x", &["n", "3"]).node("ReduceMean", &["x"], &["y"], &[ints("axes", &[axis]), int("keepdims", 1)]).output("y");
+    let reduce = |axis| {
+        Builder::new()
+            .input("x", &["n", "3"])
+            .node("ReduceMean", &["x"], &["y"], &[ints("axes", &[axis]), int("keepdims", 1)])
+            .output("y")
+    };
     reduce(1).is_batchable();
     reduce(0).is_not("works over the batch axis");
     reduce(-2).is_not("works over the batch axis");
-    Builder::new().input("x", &["n", "3"]).node("ReduceMax", &["x"], &["y"], &[]).output("y").is_not("(ReduceMax)");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .node("ReduceMax", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("(ReduceMax)");
     let inner = |op: &str, attributes: &[AttributeProto]| {
         Builder::new().node(op, &["x"], &["inner"], attributes).output("inner").graph
     };
@@ -162,7 +207,12 @@ fn reductions_over_the_rows_may_not_also_inside_an_if() {
             .input("x", &["n", "3"])
             .number("flag", 1)
             .node("Identity", &["x"], &["seen"], &[])
-            .node("If", &[condition], &["y"], &[branch("then_branch", then), branch("else_branch", inner("Relu", &[]))])
+            .node(
+                "If",
+                &[condition],
+                &["y"],
+                &[branch("then_branch", then), branch("else_branch", inner("Relu", &[]))],
+            )
             .output("y")
     };
     choose("flag", inner("Neg", &[])).is_batchable();
@@ -179,8 +229,16 @@ fn loops_over_the_batch_and_unknown_operators_may_not() {
         .node("Loop", &["times", "", "x"], &["y"], &[branch("body", body)])
         .output("y")
         .is_not("(Loop) works on 'x'");
-    Builder::new().input("x", &["n", "3"]).node("NonZero", &["x"], &["y"], &[]).output("y").is_not("is not known to keep rows apart");
-    Builder::new().input("x", &["n", "3"]).node("my.own:Relu", &["x"], &["y"], &[]).output("y").is_not("is not known");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .node("NonZero", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("is not known to keep rows apart");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .node("my.own:Relu", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("is not known");
     Builder::new()
         .input("x", &["n", "3"])
         .node("RandomNormalLike", &["x"], &["r"], &[])
@@ -198,7 +256,12 @@ fn quantising_over_the_whole_tensor_may_not() {
         .output("y")
         .is_not("takes its range over the whole batch");
     let fixed = |dims: &[i64], axis| {
-        Builder::new().input("x", &["n", "3"]).weight("s", dims).weight("z", dims).node("QuantizeLinear", &["x", "s", "z"], &["y"], &[int("axis", axis)]).output("y")
+        Builder::new()
+            .input("x", &["n", "3"])
+            .weight("s", dims)
+            .weight("z", dims)
+            .node("QuantizeLinear", &["x", "s", "z"], &["y"], &[int("axis", axis)])
+            .output("y")
     };
     fixed(&[], 1).is_batchable();
     fixed(&[3], 1).is_batchable();
@@ -207,7 +270,14 @@ fn quantising_over_the_whole_tensor_may_not() {
 
 #[test]
 fn a_reshape_keeps_rows_apart_or_is_refused() {
-    let reshape = |to: &[i64]| Builder::new().input("x", &["n", "s", "8"]).numbers("to", to).node("Reshape", &["x", "to"], &["r"], &[]);
+    let reshape = |to: &[i64]| {
+        Builder::new().input("x", &["n", "s", "8"]).numbers("to", to).node(
+            "Reshape",
+            &["x", "to"],
+            &["r"],
+            &[],
+        )
+    };
     reshape(&[0, 0, 2, 4]).output("r").is_batchable();
     // Rows times positions, and back.
     reshape(&[-1, 8])
@@ -233,7 +303,12 @@ fn a_reshape_keeps_rows_apart_or_is_refused() {
 
 #[test]
 fn attention_as_pytorch_exports_it_may_be_batched() {
-    let mut builder = Builder::new().input("x", &["batch", "sequence", "8"]).number("zero", 0).number("one", 1).numbers("at0", &[0]).numbers("tail", &[2, 4]);
+    let mut builder = Builder::new()
+        .input("x", &["batch", "sequence", "8"])
+        .number("zero", 0)
+        .number("one", 1)
+        .numbers("at0", &[0])
+        .numbers("tail", &[2, 4]);
     for (name, axis) in [("b", "zero"), ("s", "one")] {
         builder = builder
             .node("Shape", &["x"], &[&format!("shape_{name}")], &[])
@@ -274,8 +349,19 @@ fn products_between_rows_may_not() {
         .node("MatMul", &["t", "x"], &["y"], &[])
         .output("y")
         .is_not("sums over the batch axis");
-    Builder::new().input("x", &["n", "3"]).weight("w", &[3, 2]).node("Gemm", &["x", "w"], &["y"], &[int("transA", 1)]).output("y").is_not("sums over the batch axis");
-    let einsum = |equation| Builder::new().input("x", &["n", "3"]).input("z", &["n", "3"]).node("Einsum", &["x", "z"], &["y"], &[text("equation", equation)]).output("y");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .weight("w", &[3, 2])
+        .node("Gemm", &["x", "w"], &["y"], &[int("transA", 1)])
+        .output("y")
+        .is_not("sums over the batch axis");
+    let einsum = |equation| {
+        Builder::new()
+            .input("x", &["n", "3"])
+            .input("z", &["n", "3"])
+            .node("Einsum", &["x", "z"], &["y"], &[text("equation", equation)])
+            .output("y")
+    };
     einsum("ni,ni->n").is_batchable();
     einsum("ni,ni->i").is_not("sums over the batch axis");
     einsum("ni,mi->nm").is_not("lays the batch along two axes");
@@ -283,11 +369,34 @@ fn products_between_rows_may_not() {
 
 #[test]
 fn joining_with_a_value_of_fixed_rows_may_not() {
-    Builder::new().input("x", &["n", "3"]).weight("w", &[1, 2]).node("Concat", &["x", "w"], &["y"], &[int("axis", 1)]).output("y").is_not("joins rows with a value");
-    Builder::new().input("x", &["n", "3"]).node("Concat", &["x", "x"], &["y"], &[int("axis", 0)]).output("y").is_not("joins along the batch axis");
-    Builder::new().input("x", &["n", "3"]).node("Concat", &["x", "x"], &["y"], &[int("axis", 1)]).output("y").is_batchable();
-    Builder::new().input("x", &["n", "3"]).weight("w", &[5, 3]).node("Add", &["x", "w"], &["y"], &[]).output("y").is_not("as many rows as only some batches have");
-    Builder::new().input("x", &["n", "3"]).weight("w", &[1, 3]).node("Add", &["x", "w"], &["y"], &[]).output("y").is_batchable();
+    Builder::new()
+        .input("x", &["n", "3"])
+        .weight("w", &[1, 2])
+        .node("Concat", &["x", "w"], &["y"], &[int("axis", 1)])
+        .output("y")
+        .is_not("joins rows with a value");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .node("Concat", &["x", "x"], &["y"], &[int("axis", 0)])
+        .output("y")
+        .is_not("joins along the batch axis");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .node("Concat", &["x", "x"], &["y"], &[int("axis", 1)])
+        .output("y")
+        .is_batchable();
+    Builder::new()
+        .input("x", &["n", "3"])
+        .weight("w", &[5, 3])
+        .node("Add", &["x", "w"], &["y"], &[])
+        .output("y")
+        .is_not("as many rows as only some batches have");
+    Builder::new()
+        .input("x", &["n", "3"])
+        .weight("w", &[1, 3])
+        .node("Add", &["x", "w"], &["y"], &[])
+        .output("y")
+        .is_batchable();
 }
 
 #[test]
@@ -315,28 +424,77 @@ fn the_number_of_rows_must_not_be_computed_with() {
 
 #[test]
 fn look_ups_and_movements_follow_the_batch() {
-    let lookup = |axis| Builder::new().input("i", &["n"]).weight("table", &[10, 4]).node("Gather", &["table", "i"], &["y"], &[int("axis", axis)]).output("y");
+    let lookup = |axis| {
+        Builder::new()
+            .input("i", &["n"])
+            .weight("table", &[10, 4])
+            .node("Gather", &["table", "i"], &["y"], &[int("axis", axis)])
+            .output("y")
+    };
     lookup(0).is_batchable();
     lookup(1).is_not("has the batch at axis 1");
-    let pick = |axis| Builder::new().input("x", &["n", "3"]).number("i", 0).node("Gather", &["x", "i"], &["y"], &[int("axis", axis)]).output("y");
+    let pick = |axis| {
+        Builder::new()
+            .input("x", &["n", "3"])
+            .number("i", 0)
+            .node("Gather", &["x", "i"], &["y"], &[int("axis", axis)])
+            .output("y")
+    };
     pick(1).is_batchable();
     pick(0).is_not("picks from the batch axis");
-    let slice = |axis| Builder::new().input("x", &["n", "3"]).numbers("from", &[0]).numbers("to", &[1]).numbers("axes", &[axis]).node("Slice", &["x", "from", "to", "axes"], &["y"], &[]).output("y");
+    let slice = |axis| {
+        Builder::new()
+            .input("x", &["n", "3"])
+            .numbers("from", &[0])
+            .numbers("to", &[1])
+            .numbers("axes", &[axis])
+            .node("Slice", &["x", "from", "to", "axes"], &["y"], &[])
+            .output("y")
+    };
     slice(1).is_batchable();
     slice(0).is_not("cuts the batch axis");
     slice(-2).is_not("cuts the batch axis");
-    let pad = |pads: &[i64]| Builder::new().input("x", &["n", "3"]).numbers("pads", pads).node("Pad", &["x", "pads"], &["y"], &[]).output("y");
+    let pad = |pads: &[i64]| {
+        Builder::new()
+            .input("x", &["n", "3"])
+            .numbers("pads", pads)
+            .node("Pad", &["x", "pads"], &["y"], &[])
+            .output("y")
+    };
     pad(&[0, 1, 0, 1]).is_batchable();
     pad(&[0, 1, 1, 1]).is_not("pads the batch axis");
 }
 
 #[test]
 fn images_sequences_and_trees_may_be_batched() {
-    let image = || Builder::new().input("x", &["n", "3", "h", "w"]).weight("k", &[8, 3, 3, 3]).node("Conv", &["x", "k"], &["c"], &[]);
-    image().node("GlobalAveragePool", &["c"], &["g"], &[]).node("Flatten", &["g"], &["y"], &[]).output("y").is_batchable();
-    image().node("MaxPool", &["c"], &["y", "places"], &[]).output("y").output("places").is_not("output 1 is not known");
-    image().weight("s", &[8]).node("BatchNormalization", &["c", "s", "s", "s", "s"], &["y"], &[]).output("y").is_batchable();
-    image().weight("s", &[8]).node("BatchNormalization", &["c", "s", "s", "s", "s"], &["y"], &[int("training_mode", 1)]).output("y").is_not("takes its statistics from the batch");
+    let image = || {
+        Builder::new().input("x", &["n", "3", "h", "w"]).weight("k", &[8, 3, 3, 3]).node(
+            "Conv",
+            &["x", "k"],
+            &["c"],
+            &[],
+        )
+    };
+    image()
+        .node("GlobalAveragePool", &["c"], &["g"], &[])
+        .node("Flatten", &["g"], &["y"], &[])
+        .output("y")
+        .is_batchable();
+    image()
+        .node("MaxPool", &["c"], &["y", "places"], &[])
+        .output("y")
+        .output("places")
+        .is_not("output 1 is not known");
+    image()
+        .weight("s", &[8])
+        .node("BatchNormalization", &["c", "s", "s", "s", "s"], &["y"], &[])
+        .output("y")
+        .is_batchable();
+    image()
+        .weight("s", &[8])
+        .node("BatchNormalization", &["c", "s", "s", "s", "s"], &["y"], &[int("training_mode", 1)])
+        .output("y")
+        .is_not("takes its statistics from the batch");
     Builder::new()
         .input("x", &["n", "s", "8"])
         .weight("w", &[1, 16, 8])
@@ -347,16 +505,43 @@ fn images_sequences_and_trees_may_be_batched() {
         .node("Squeeze", &["last", "first"], &["y"], &[])
         .output("y")
         .is_batchable();
-    Builder::new().input("x", &["n", "30"]).node("ai.onnx.ml:TreeEnsembleClassifier", &["x"], &["label", "p"], &[]).output("label").output("p").is_batchable();
-    Builder::new().input("x", &["n", "30"]).node("ai.onnx.ml:ZipMap", &["x"], &["y"], &[]).output("y").is_not("is not known");
+    Builder::new()
+        .input("x", &["n", "30"])
+        .node("ai.onnx.ml:TreeEnsembleClassifier", &["x"], &["label", "p"], &[])
+        .output("label")
+        .output("p")
+        .is_batchable();
+    Builder::new()
+        .input("x", &["n", "30"])
+        .node("ai.onnx.ml:ZipMap", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("is not known");
 }
 
 #[test]
 fn inputs_and_outputs_need_one_free_first_axis() {
-    Builder::new().input("x", &["4", "3"]).node("Neg", &["x"], &["y"], &[]).output("y").is_not("no free first axis");
-    Builder::new().input("x", &["a"]).input("z", &["b"]).node("Neg", &["x"], &["y"], &[]).output("y").is_not("'a' and 'b'");
-    Builder::new().input("x", &["n", "n"]).node("Neg", &["x"], &["y"], &[]).output("y").is_not("the batch in two axes");
-    Builder::new().input("x", &["n"]).weight("w", &[3]).node("Neg", &["w"], &["y"], &[]).output("y").is_not("has no batch axis");
+    Builder::new()
+        .input("x", &["4", "3"])
+        .node("Neg", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("no free first axis");
+    Builder::new()
+        .input("x", &["a"])
+        .input("z", &["b"])
+        .node("Neg", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("'a' and 'b'");
+    Builder::new()
+        .input("x", &["n", "n"])
+        .node("Neg", &["x"], &["y"], &[])
+        .output("y")
+        .is_not("the batch in two axes");
+    Builder::new()
+        .input("x", &["n"])
+        .weight("w", &[3])
+        .node("Neg", &["w"], &["y"], &[])
+        .output("y")
+        .is_not("has no batch axis");
 }
 
 #[test]
@@ -386,7 +571,10 @@ fn external_data_stays_below_the_models_folder() {
         let tensor = &mut builder.graph.initializer[0];
         tensor.data_location = tensor_proto::DataLocation::External as i32;
         tensor.external_data = vec![entry("location", location), entry("length", length)];
-        Model::parse(builder.bytes().into()).unwrap().check_external(&inside).map_err(|error| error.to_string())
+        Model::parse(builder.bytes().into())
+            .unwrap()
+            .check_external(&inside)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(check("weights.bin", "8").unwrap().len(), 1);
     for (location, words) in [

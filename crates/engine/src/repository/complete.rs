@@ -44,7 +44,12 @@ pub struct Misfit(String);
 ///
 /// # Errors
 /// [`Misfit`]: what does not fit, and what would.
-pub fn plan(candidate: &Candidate, version: Version, graph: &onnx::Model, defaults: &Defaults) -> Result<Plan, Misfit> {
+pub fn plan(
+    candidate: &Candidate,
+    version: Version,
+    graph: &onnx::Model,
+    defaults: &Defaults,
+) -> Result<Plan, Misfit> {
     let inputs = slots(graph.inputs(), "input")?;
     let outputs = slots(graph.outputs(), "output")?;
     let graph_batches = graph.batchability();
@@ -76,7 +81,16 @@ pub fn plan(candidate: &Candidate, version: Version, graph: &onnx::Model, defaul
     };
     let instances = instances(candidate).or(defaults.instances);
     let config = config(&info, given, &batching, instances.unwrap_or(defaults.cores));
-    Ok(Plan { info, config, batching, instances, cores: defaults.cores, objective, inline_below: defaults.inline_below, observer: None })
+    Ok(Plan {
+        info,
+        config,
+        batching,
+        instances,
+        cores: defaults.cores,
+        objective,
+        inline_below: defaults.inline_below,
+        observer: None,
+    })
 }
 
 /// Whether a `config.pbtxt` decides about the batch axis, or leaves that to the graph.
@@ -125,7 +139,11 @@ fn slot(value: &ValueInfo, kind: &str) -> Result<Slot, Misfit> {
         Dim::Fixed(extent) if *extent >= 0 => *extent,
         _ => -1,
     };
-    Ok(Slot { name: name.clone(), datatype, shape: shape.as_ref().map(|dims| dims.iter().map(extent).collect()) })
+    Ok(Slot {
+        name: name.clone(),
+        datatype,
+        shape: shape.as_ref().map(|dims| dims.iter().map(extent).collect()),
+    })
 }
 
 /// The batch limit of a model whose configuration says nothing of shapes.
@@ -143,7 +161,10 @@ fn derive_batch(
         Some(wanted) => {
             let fixed = inputs.iter().chain(outputs).find(|slot| !slot.has_free_first_axis());
             let (name, shape) = fixed.map_or(("", String::new()), |slot| {
-                (slot.name.as_str(), slot.shape.as_ref().map_or_else(|| "an unknown shape".into(), |shape| dims_text(shape)))
+                (
+                    slot.name.as_str(),
+                    slot.shape.as_ref().map_or_else(|| "an unknown shape".into(), |shape| dims_text(shape)),
+                )
             });
             Err(Misfit(format!(
                 "maxBatchSize is {wanted}, but '{name}' has shape {shape}, whose first axis is not free: write maxBatchSize: 0, or export the model with a dynamic batch axis"
@@ -222,7 +243,10 @@ fn fit_slot(kind: &str, slot: Slot, said: &[Said], max_batch_size: u32) -> Resul
             return Err(Misfit(format!("config lists {kind}s but not '{}'; add {line}", slot.name)));
         }
         let shape = slot.shape.ok_or_else(|| {
-            Misfit(format!("the graph does not say the rank of {kind} '{}'; give its dims in config.pbtxt", slot.name))
+            Misfit(format!(
+                "the graph does not say the rank of {kind} '{}'; give its dims in config.pbtxt",
+                slot.name
+            ))
         })?;
         return Ok(TensorInfo { name: slot.name.into(), datatype: slot.datatype, shape });
     };
@@ -241,7 +265,8 @@ fn fit_slot(kind: &str, slot: Slot, said: &[Said], max_batch_size: u32) -> Resul
     if slot.shape.as_ref().is_some_and(|graph| !narrows(&shape, graph)) {
         let line = snippet(kind, &slot, batched);
         let graph = dims_text(slot.shape.as_deref().unwrap_or_default());
-        let batch = if batched { " (dims leave out the batch axis because max_batch_size is above 0)" } else { "" };
+        let batch =
+            if batched { " (dims leave out the batch axis because max_batch_size is above 0)" } else { "" };
         return Err(Misfit(format!(
             "config says {kind} '{}' has dims: {}, but the graph has {graph}{batch}; write {line}",
             slot.name,
@@ -249,7 +274,10 @@ fn fit_slot(kind: &str, slot: Slot, said: &[Said], max_batch_size: u32) -> Resul
         )));
     }
     if let Some(bad) = shape.iter().find(|extent| **extent < -1 || **extent == 0) {
-        return Err(Misfit(format!("config says {kind} '{}' has an extent of {bad}; write -1 where it is free", slot.name)));
+        return Err(Misfit(format!(
+            "config says {kind} '{}' has an extent of {bad}; write -1 where it is free",
+            slot.name
+        )));
     }
     Ok(TensorInfo { name: slot.name.into(), datatype: slot.datatype, shape })
 }
@@ -284,7 +312,9 @@ fn batching(candidate: &Candidate, max_batch_size: u32, defaults: &Defaults) -> 
     let said = dynamic(candidate.config.as_ref());
     let policy = said.and_then(|said| said.default_queue_policy.as_ref());
     let wishes = &candidate.batching;
-    let preferred = said.and_then(|said| said.preferred_batch_size.iter().max()).and_then(|size| u32::try_from(*size).ok());
+    let preferred = said
+        .and_then(|said| said.preferred_batch_size.iter().max())
+        .and_then(|size| u32::try_from(*size).ok());
     let microseconds = |value: u64| (value > 0).then(|| Duration::from_micros(value));
     let timeout = policy.map(|policy| policy.default_timeout_microseconds).or(wishes.timeout_microseconds);
     let queue = policy.map(|policy| policy.max_queue_size).filter(|size| *size > 0).or(wishes.max_queue_size);
@@ -323,7 +353,9 @@ fn config(info: &ModelInfo, given: Option<&ModelConfig>, batching: &Batching, in
         config.default_model_filename = "model.onnx".into();
     }
     config.version_policy.get_or_insert_with(|| ModelVersionPolicy {
-        policy_choice: Some(model_version_policy::PolicyChoice::Latest(model_version_policy::Latest { num_versions: 1 })),
+        policy_choice: Some(model_version_policy::PolicyChoice::Latest(model_version_policy::Latest {
+            num_versions: 1,
+        })),
     });
     if config.instance_group.is_empty() {
         config.instance_group = vec![ModelInstanceGroup {

@@ -75,7 +75,10 @@ pub fn read(path: &Path, name: &ModelName) -> Result<ModelConfig, RepositoryErro
     let text = std::fs::read_to_string(path).map_err(read)?;
     let config = parse(&text).map_err(fault)?;
     if !config.name.is_empty() && config.name != name.as_str() {
-        return Err(fault(format!("name is \"{}\", but the folder is '{name}'; make them equal or leave name out", config.name)));
+        return Err(fault(format!(
+            "name is \"{}\", but the folder is '{name}'; make them equal or leave name out",
+            config.name
+        )));
     }
     Ok(config)
 }
@@ -197,7 +200,10 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
         ));
     }
     if config.max_batch_size < 0 {
-        refused.push(format!("max_batch_size {} is negative: write 0 for a model without batch axis", config.max_batch_size));
+        refused.push(format!(
+            "max_batch_size {} is negative: write 0 for a model without batch axis",
+            config.max_batch_size
+        ));
     }
     for group in &config.instance_group {
         match Kind::try_from(group.kind) {
@@ -218,10 +224,15 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
     });
     for size in policy.iter().flat_map(|batching| &batching.preferred_batch_size) {
         if *size < 1 || *size > config.max_batch_size {
-            refused.push(format!("preferred_batch_size {size} is not between 1 and max_batch_size ({})", config.max_batch_size));
+            refused.push(format!(
+                "preferred_batch_size {size} is not between 1 and max_batch_size ({})",
+                config.max_batch_size
+            ));
         }
     }
-    let action = policy.and_then(|batching| batching.default_queue_policy.as_ref()).map(|policy| policy.timeout_action);
+    let action = policy
+        .and_then(|batching| batching.default_queue_policy.as_ref())
+        .map(|policy| policy.timeout_action);
     if action.is_some_and(|action| action == TimeoutAction::Delay as i32) {
         refused.push("timeout_action DELAY is not honoured by this version: a request that waited too long is refused; write REJECT".into());
     }

@@ -34,7 +34,9 @@ fn bare_files_and_tritons_layout_are_found_and_the_latest_version_is_kept() {
     let names: Vec<(&str, Vec<u64>)> = scan
         .candidates
         .iter()
-        .map(|candidate| (candidate.name.as_str(), candidate.versions.keys().map(|version| version.get()).collect()))
+        .map(|candidate| {
+            (candidate.name.as_str(), candidate.versions.keys().map(|version| version.get()).collect())
+        })
         .collect();
     assert_eq!(names, [("bare", vec![1]), ("deep", vec![1]), ("tower", vec![12])]);
 }
@@ -111,7 +113,10 @@ fn a_config_in_tritons_usual_spelling_parses() {
     "#;
     let config = parse(text).unwrap();
     assert_eq!((config.input.len(), config.output.len(), config.instance_group[0].count), (2, 1, 2));
-    assert_eq!((config.input[0].name.as_str(), config.input[1].dims.as_slice()), ("IN [0]", [-1, 2].as_slice()));
+    assert_eq!(
+        (config.input[0].name.as_str(), config.input[1].dims.as_slice()),
+        ("IN [0]", [-1, 2].as_slice())
+    );
 }
 
 #[test]
@@ -127,7 +132,17 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         optimization { execution_accelerators { cpu_execution_accelerator : [ { name : "openvino" } ] } }
     "#;
     let refusal = parse(text).unwrap_err();
-    for field in ["platform", "max_batch_size", "input.reshape", "KIND_GPU", "instance_group.gpus", "sequence_batching", "response_cache", "parameters", "optimization"] {
+    for field in [
+        "platform",
+        "max_batch_size",
+        "input.reshape",
+        "KIND_GPU",
+        "instance_group.gpus",
+        "sequence_batching",
+        "response_cache",
+        "parameters",
+        "optimization",
+    ] {
         assert!(refusal.contains(field), "{field} is missing in: {refusal}");
     }
 }
@@ -150,7 +165,12 @@ fn a_config_of_another_model_is_refused() {
 fn service(uri: &str) -> InferenceService {
     InferenceService {
         api_version: "xebec.dev/v1alpha1".into(),
-        metadata: Metadata { name: "s".into(), namespace: None, labels: BTreeMap::new(), annotations: BTreeMap::new() },
+        metadata: Metadata {
+            name: "s".into(),
+            namespace: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        },
         spec: xebec_core::resource::InferenceServiceSpec {
             model: ModelSource { uri: uri.into(), format: xebec_core::resource::ModelFormat::Onnx },
             batching: resource::Batching::default(),
@@ -164,7 +184,9 @@ fn service(uri: &str) -> InferenceService {
 fn a_service_names_a_local_file_and_what_a_laptop_lacks_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "models/m.onnx", "");
-    let from = |service: &InferenceService| Candidate::from_service(service, folder.path()).map_err(|error| error.to_string());
+    let from = |service: &InferenceService| {
+        Candidate::from_service(service, folder.path()).map_err(|error| error.to_string())
+    };
     let absolute = format!("file://{}", folder.path().join("models/m.onnx").display());
     for uri in ["models/m.onnx", &absolute] {
         assert!(from(&service(uri)).unwrap().versions[&Version::FIRST].ends_with("models/m.onnx"));

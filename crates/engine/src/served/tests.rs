@@ -10,7 +10,7 @@ use std::sync::{
     mpsc::{Receiver, SyncSender, sync_channel},
 };
 use xebec_core::{
-    Datatype, InferResponse, ModelName, Tensor, TenantId, Version,
+    Datatype, InferResponse, ModelName, TenantId, Tensor, Version,
     model::TensorInfo,
     permit::{Admit, Ask, Decision, Gate, Principal, Verb},
     port::{Answer, Turn},
@@ -177,16 +177,12 @@ impl House {
             slow: if slow { Duration::from_micros(300) } else { Duration::ZERO },
             signature: Signature { inputs: vec![], outputs: vec![] },
         };
-        let mut batching = Batching {
-            max_rows: 8,
-            max_delay: Duration::ZERO,
-            max_queue: 4,
-            timeout: None,
-            mixes: Ok(()),
-        };
+        let mut batching =
+            Batching { max_rows: 8, max_delay: Duration::ZERO, max_queue: 4, timeout: None, mixes: Ok(()) };
         change(&mut batching, &mut model);
         let seen = Arc::new(Seen::default());
-        let tensor = |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, -1] };
+        let tensor =
+            |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, -1] };
         let info = ModelInfo {
             name: ModelName::parse("m").unwrap(),
             version: Version::FIRST,
@@ -301,7 +297,10 @@ fn one_bad_request_in_a_batch_fails_alone() {
 fn a_panic_in_a_run_is_that_requests_error_and_the_model_goes_on() {
     let house = House::new(true, |_, _| ());
     house.open();
-    assert_eq!(house.send("0", &[1, 1], PANIC).value(), Err("internal error: the engine panicked in this run".into()));
+    assert_eq!(
+        house.send("0", &[1, 1], PANIC).value(),
+        Err("internal error: the engine panicked in this run".into())
+    );
     assert_eq!(house.send("1", &[1, 1], 4.0).value(), Ok(vec![8.0]));
 }
 

@@ -99,7 +99,8 @@ impl Zeros {
     fn run(&self, stream: &mut dyn Stream) -> Result<(), RunError> {
         let parts: Vec<[&[u8]; 1]> = self.0.iter().map(|(_, data)| [data.as_slice()]).collect();
         let inputs = self.0.iter().zip(&parts);
-        let batch: Vec<BatchInput<'_>> = inputs.map(|((shape, _), parts)| BatchInput { shape, parts }).collect();
+        let batch: Vec<BatchInput<'_>> =
+            inputs.map(|((shape, _), parts)| BatchInput { shape, parts }).collect();
         stream.run(&batch).map(|_| ())
     }
 }

@@ -26,7 +26,8 @@ fn with_repository(line: &[&str]) -> Result<Config, Vec<String>> {
 #[test]
 fn defaults_are_tritons_ports_on_loopback() {
     let config = with_repository(&[]).unwrap();
-    let ports = [config.http, config.grpc, config.metrics].map(|listener| listener.address.unwrap().to_string());
+    let ports =
+        [config.http, config.grpc, config.metrics].map(|listener| listener.address.unwrap().to_string());
     assert_eq!(ports, ["127.0.0.1:8000", "127.0.0.1:8001", "127.0.0.1:8002"]);
     assert_eq!((config.server_name.as_str(), config.defaults.max_batch_size), ("triton", 64));
 }
@@ -34,8 +35,22 @@ fn defaults_are_tritons_ports_on_loopback() {
 #[test]
 fn every_fault_is_told_at_once() {
     let faults = load_line(&[
-        "--http-port", "80000", "--grpc-address", "0.0.0.0", "--max-json-depth", "1000", "--objective", "speed",
-        "--exit-on-error", "maybe", "--model-control-mode", "poll", "--exit-timeout-secs", "-1", "--log-level", "[",
+        "--http-port",
+        "80000",
+        "--grpc-address",
+        "0.0.0.0",
+        "--max-json-depth",
+        "1000",
+        "--objective",
+        "speed",
+        "--exit-on-error",
+        "maybe",
+        "--model-control-mode",
+        "poll",
+        "--exit-timeout-secs",
+        "-1",
+        "--log-level",
+        "[",
     ])
     .unwrap_err();
     for words in [
@@ -58,7 +73,10 @@ fn every_fault_is_told_at_once() {
 fn a_listener_off_loopback_needs_the_flag_with_the_ugly_name() {
     for address in ["0.0.0.0", "192.0.2.1", "::"] {
         assert!(with_repository(&["--http-address", address]).is_err(), "{address}");
-        assert!(with_repository(&["--http-address", address, "--i-know-this-is-insecure"]).is_ok(), "{address}");
+        assert!(
+            with_repository(&["--http-address", address, "--i-know-this-is-insecure"]).is_ok(),
+            "{address}"
+        );
     }
     for address in ["127.0.0.1", "127.8.8.8", "::1"] {
         assert!(with_repository(&["--http-address", address]).is_ok(), "{address}");
@@ -70,7 +88,8 @@ fn a_listener_off_loopback_needs_the_flag_with_the_ugly_name() {
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let folder = repository();
     let file = folder.path().join("xebec.yaml");
-    std::fs::write(&file, "http-port: 9000\ngrpc-port: 9001\nexit-on-error: false\nmax-connections: 7\n").unwrap();
+    std::fs::write(&file, "http-port: 9000\ngrpc-port: 9001\nexit-on-error: false\nmax-connections: 7\n")
+        .unwrap();
     let config = with_repository(&["--config", &file.to_string_lossy(), "--grpc-port", "9999"]).unwrap();
     let port = |listener: Listener| listener.address.unwrap().port();
     assert_eq!((port(config.http), port(config.grpc), port(config.metrics)), (9000, 9999, 8002));

@@ -82,7 +82,9 @@ impl Memory {
         let mut out = ptr::null_mut();
         let kind = sys::OrtAllocatorType::OrtDeviceAllocator;
         // SAFETY: `out` is a place for one pointer.
-        check(unsafe { (ort::api().CreateCpuMemoryInfo)(kind, sys::OrtMemType::OrtMemTypeDefault, &mut out) })?;
+        check(unsafe {
+            (ort::api().CreateCpuMemoryInfo)(kind, sys::OrtMemType::OrtMemTypeDefault, &mut out)
+        })?;
         NonNull::new(out).map(Self).ok_or_else(missing)
     }
 }
@@ -114,19 +116,38 @@ impl Drop for Value<'_> {
 
 impl<'a> Value<'a> {
     /// A value over bytes that somebody else owns.
-    pub(super) fn over(memory: &Memory, data: &'a [u8], datatype: Datatype, shape: &[i64]) -> Result<Self, Fault> {
+    pub(super) fn over(
+        memory: &Memory,
+        data: &'a [u8],
+        datatype: Datatype,
+        shape: &[i64],
+    ) -> Result<Self, Fault> {
         // SAFETY: the bytes live for 'a, which the value carries, and an input is not written to by a run.
         unsafe { Self::at(memory, data.as_ptr().cast_mut(), data.len(), datatype, shape) }
     }
 
     /// # Safety
     /// `data` must be valid for `len` bytes as long as the value lives, and writable if a run has it as an output.
-    unsafe fn at(memory: &Memory, data: *mut u8, len: usize, datatype: Datatype, shape: &[i64]) -> Result<Self, Fault> {
+    unsafe fn at(
+        memory: &Memory,
+        data: *mut u8,
+        len: usize,
+        datatype: Datatype,
+        shape: &[i64],
+    ) -> Result<Self, Fault> {
         let mut out = ptr::null_mut();
         let (info, kind) = (memory.0.as_ptr(), element_type(datatype));
         // SAFETY: by this function's contract for the data; the API copies the shape and checks its size against `len`.
         let status = unsafe {
-            (ort::api().CreateTensorWithDataAsOrtValue)(info, data.cast(), len, shape.as_ptr(), shape.len(), kind, &mut out)
+            (ort::api().CreateTensorWithDataAsOrtValue)(
+                info,
+                data.cast(),
+                len,
+                shape.as_ptr(),
+                shape.len(),
+                kind,
+                &mut out,
+            )
         };
         check(status)?;
         NonNull::new(out).map(|value| Self(value, PhantomData)).ok_or_else(missing)
@@ -141,20 +162,26 @@ impl Value<'static> {
         check(unsafe { (ort::api().GetAllocatorWithDefaultOptions)(&mut allocator) })?;
         let (mut out, kind) = (ptr::null_mut(), element_type(Datatype::Bytes));
         // SAFETY: the API copies the shape; the allocator is the default one.
-        let status = unsafe { (ort::api().CreateTensorAsOrtValue)(allocator, shape.as_ptr(), shape.len(), kind, &mut out) };
+        let status = unsafe {
+            (ort::api().CreateTensorAsOrtValue)(allocator, shape.as_ptr(), shape.len(), kind, &mut out)
+        };
         check(status)?;
         let value = NonNull::new(out).map(|value| Self(value, PhantomData)).ok_or_else(missing)?;
         let elements = parts.iter().flat_map(|part| bytes_elements(part));
         let mut filled = 0;
         for (index, element) in elements.enumerate() {
-            let element = element.map_err(|fault| Fault { message: fault.to_string(), invalid_argument: true })?;
+            let element =
+                element.map_err(|fault| Fault { message: fault.to_string(), invalid_argument: true })?;
             value.fill(index, element)?;
             filled = index + 1;
         }
         if Some(filled) == element_count(shape) {
             Ok(value)
         } else {
-            Err(Fault { message: "the strings are not as many as the shape says".into(), invalid_argument: true })
+            Err(Fault {
+                message: "the strings are not as many as the shape says".into(),
+                invalid_argument: true,
+            })
         }
     }
 
@@ -287,7 +314,13 @@ impl Bound {
 
     /// Makes or finds the value of `shape` over the buffer's first `len` bytes; [`Self::handle`] of the returned
     /// number is then that value.
-    pub(super) fn prepare(&mut self, memory: &Memory, datatype: Datatype, shape: &[i64], len: usize) -> Result<usize, Fault> {
+    pub(super) fn prepare(
+        &mut self,
+        memory: &Memory,
+        datatype: Datatype,
+        shape: &[i64],
+        len: usize,
+    ) -> Result<usize, Fault> {
         self.room(len);
         if let Some(known) = self.values.iter().position(|(known, _)| known == shape) {
             return Ok(known);
@@ -370,10 +403,17 @@ impl Call {
         self.inputs.clear();
         self.inputs.extend(inputs.map(|handle| handle.0.as_ptr().cast_const()));
         self.outputs.clear();
-        self.outputs.extend(outputs.clone().map(|given| given.map_or(ptr::null_mut(), |handle| handle.0.as_ptr())));
-        let counts = (self.inputs.len() == input_names.pointers.len(), self.outputs.len() == output_names.pointers.len());
+        self.outputs
+            .extend(outputs.clone().map(|given| given.map_or(ptr::null_mut(), |handle| handle.0.as_ptr())));
+        let counts = (
+            self.inputs.len() == input_names.pointers.len(),
+            self.outputs.len() == output_names.pointers.len(),
+        );
         if counts != (true, true) {
-            return Err(Fault { message: "a run has as many values as the graph has inputs and outputs".into(), invalid_argument: false });
+            return Err(Fault {
+                message: "a run has as many values as the graph has inputs and outputs".into(),
+                invalid_argument: false,
+            });
         }
         // SAFETY: names and values are as many as said and live through the call, by the handles' lifetime; the session is live, and the C API
         // allows several runs of one session at a time.

@@ -53,14 +53,18 @@ fn broadcast(call: &mut Call<'_>, inputs: &[&Fact], from_end: usize, batch: bool
     let mut found: Option<Extent> = None;
     for fact in inputs {
         let shape = fact.shape.as_deref().unwrap_or_default();
-        let Some(extent) = shape.len().checked_sub(from_end + 1).and_then(|place| shape.get(place)) else { continue };
+        let Some(extent) = shape.len().checked_sub(from_end + 1).and_then(|place| shape.get(place)) else {
+            continue;
+        };
         if *extent == one {
             continue;
         }
         match &found {
             None => found = Some(extent.clone()),
             Some(other) if other == extent => (),
-            Some(_) if batch => return Err("meets a value with as many rows as only some batches have".into()),
+            Some(_) if batch => {
+                return Err("meets a value with as many rows as only some batches have".into());
+            }
             // One of the two is 1 in each run, or the run fails: what remains is not known, but no batch is in it.
             Some(_) => found = Some(call.symbols.fresh()),
         }
@@ -93,7 +97,9 @@ fn whole(op: &str, numbers: &[Extent]) -> Option<Extent> {
         ("Identity" | "Cast", [a]) => Some(a.clone()),
         ("Neg", [a]) => a.times(&Extent::constant(-1)),
         ("Mul", [a, b]) => a.times(b),
-        ("Div", [a, b]) => a.over(b).or_else(|| Some(Extent::constant(a.number()?.checked_div(b.number()?)?))),
+        ("Div", [a, b]) => {
+            a.over(b).or_else(|| Some(Extent::constant(a.number()?.checked_div(b.number()?)?)))
+        }
         ("Add", [a, b]) => a.plus(b),
         ("Sub", [a, b]) => a.minus(b),
         ("Equal", [a, b]) => a.differs_from(b).map(|differs| Extent::constant(i64::from(!differs))),
@@ -111,7 +117,11 @@ pub(super) fn quantise(call: &mut Call<'_>) -> Outcome {
     call.rest_is_plain(1)?;
     let data = call.input(0)?;
     if let (Some(batch), Some(rank)) = (data.batch, data.rank()) {
-        let per_tensor = call.input(1)?.shape.as_ref().is_some_and(|shape| Extent::product(shape) == Some(Extent::constant(1)));
+        let per_tensor = call
+            .input(1)?
+            .shape
+            .as_ref()
+            .is_some_and(|shape| Extent::product(shape) == Some(Extent::constant(1)));
         let along = axis(call.int("axis", 1), rank).ok();
         if !per_tensor && (along == Some(batch) || call.input(1)?.rank() != Some(1)) {
             return Err(OVER_BATCH.into());
@@ -142,7 +152,9 @@ pub(super) fn matmul(call: &mut Call<'_>, a: usize, b: usize) -> Outcome {
     if left.is_plain() && right.is_plain() {
         return Ok(call.plain_outputs());
     }
-    let (Some(ls), Some(rs)) = (&left.shape, &right.shape) else { return Err("meets a value of unknown rank".into()) };
+    let (Some(ls), Some(rs)) = (&left.shape, &right.shape) else {
+        return Err("meets a value of unknown rank".into());
+    };
     let (lr, rr) = (ls.len(), rs.len());
     if lr < 2 || rr == 0 || (rr == 1 && right.batch.is_some()) {
         return Err(OVER_BATCH.into());
@@ -154,7 +166,8 @@ pub(super) fn matmul(call: &mut Call<'_>, a: usize, b: usize) -> Outcome {
         let axis = left.batch.ok_or(OVER_BATCH)?;
         return one(Fact::batched(ls[..lr - 1].to_vec(), axis));
     }
-    let rows_of_both = (left.batch == Some(lr - 2) && right.batch.is_some()) || (right.batch == Some(rr - 1) && left.batch.is_some());
+    let rows_of_both = (left.batch == Some(lr - 2) && right.batch.is_some())
+        || (right.batch == Some(rr - 1) && left.batch.is_some());
     if rows_of_both {
         return Err("multiplies rows with rows".into());
     }
@@ -215,7 +228,11 @@ pub(super) fn einsum(call: &mut Call<'_>) -> Outcome {
         if fact.sized {
             return Err("computes with the number of rows".into());
         }
-        let shape = fact.shape.as_ref().filter(|shape| shape.len() == term.len()).ok_or("meets a value of unknown rank")?;
+        let shape = fact
+            .shape
+            .as_ref()
+            .filter(|shape| shape.len() == term.len())
+            .ok_or("meets a value of unknown rank")?;
         if let Some(axis) = fact.batch {
             if letter.is_some_and(|letter| letter != term[axis]) {
                 return Err("lays the batch along two axes".into());
@@ -232,15 +249,21 @@ pub(super) fn einsum(call: &mut Call<'_>) -> Outcome {
     }
     let letter = letter.ok_or(OVER_BATCH)?;
     let place = result.iter().position(|other| *other == letter).ok_or("sums over the batch axis")?;
-    let repeated = terms.iter().chain([&result]).any(|term| term.iter().filter(|other| **other == letter).count() > 1);
+    let repeated =
+        terms.iter().chain([&result]).any(|term| term.iter().filter(|other| **other == letter).count() > 1);
     let everywhere = terms.iter().enumerate().all(|(index, term)| {
         !term.contains(&letter) || call.optional(index).is_some_and(|fact| fact.batch.is_some())
     });
     if repeated || !everywhere {
         return Err(OVER_BATCH.into());
     }
-    let extent = |letter: &char| extents.iter().find(|(known, _)| known == letter).map(|(_, extent)| extent.clone());
-    let shape = result.iter().map(extent).collect::<Option<Vec<_>>>().ok_or("has an equation that is not followed")?;
+    let extent =
+        |letter: &char| extents.iter().find(|(known, _)| known == letter).map(|(_, extent)| extent.clone());
+    let shape = result
+        .iter()
+        .map(extent)
+        .collect::<Option<Vec<_>>>()
+        .ok_or("has an equation that is not followed")?;
     one(Fact::batched(shape, place))
 }
 
@@ -293,7 +316,11 @@ pub(super) fn cumulative(call: &mut Call<'_>) -> Outcome {
         return Ok(call.plain_outputs());
     }
     let (shape, batch) = call.batched(0)?;
-    let along = call.input(1)?.numbers().and_then(|numbers| numbers.first().copied()).ok_or("has an axis that is not constant")?;
+    let along = call
+        .input(1)?
+        .numbers()
+        .and_then(|numbers| numbers.first().copied())
+        .ok_or("has an axis that is not constant")?;
     if axis(along, shape.len())? == batch {
         return Err(OVER_BATCH.into());
     }

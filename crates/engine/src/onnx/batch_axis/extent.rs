@@ -78,7 +78,11 @@ impl Extent {
     pub(super) fn plus(&self, other: &Self) -> Option<Self> {
         if self.symbols == other.symbols {
             let coefficient = self.coefficient.checked_add(other.coefficient)?;
-            return Some(if coefficient == 0 { Self::constant(0) } else { Self { coefficient, ..self.clone() } });
+            return Some(if coefficient == 0 {
+                Self::constant(0)
+            } else {
+                Self { coefficient, ..self.clone() }
+            });
         }
         match (self.number(), other.number()) {
             (Some(0), _) => Some(other.clone()),

@@ -108,7 +108,9 @@ fn content(tensor: &TensorProto) -> Content {
         }
         Ok(DataType::Int32) => whole(read(raw, |bytes| i64::from(i32::from_le_bytes(bytes)))),
         Ok(DataType::Bool) => whole(raw.iter().map(|byte| i64::from(*byte)).collect()),
-        Ok(DataType::Float) if raw.is_empty() => Content::Real(tensor.float_data.iter().copied().map(f64::from).collect()),
+        Ok(DataType::Float) if raw.is_empty() => {
+            Content::Real(tensor.float_data.iter().copied().map(f64::from).collect())
+        }
         Ok(DataType::Float) => Content::Real(read(raw, |bytes| f64::from(f32::from_le_bytes(bytes)))),
         _ => Content::Unknown,
     };

@@ -27,7 +27,11 @@ pub(super) fn reshape(call: &mut Call<'_>) -> Outcome {
         (Ok(to), Some(batch)) => rechunk(from, batch, to),
         (Ok(to), None) if data.sized || to.iter().any(Extent::has_batch) => {
             // A value about the number of rows keeps its numbers; only a list stays one.
-            if to.iter().any(Extent::has_batch) { Err(NOT_FOLLOWED.into()) } else { one(Fact { shape: Some(to), ..data.clone() }) }
+            if to.iter().any(Extent::has_batch) {
+                Err(NOT_FOLLOWED.into())
+            } else {
+                one(Fact { shape: Some(to), ..data.clone() })
+            }
         }
         (Ok(to), None) => one(Fact::plain(to)),
         (Err(problem), Some(_)) => Err(problem.into()),
@@ -96,7 +100,12 @@ pub(super) fn squeeze(call: &mut Call<'_>) -> Outcome {
     if data.batch.is_some_and(|batch| axes.contains(&batch)) {
         return Err(OVER_BATCH.into());
     }
-    let left = shape.iter().enumerate().filter(|(place, _)| !axes.contains(place)).map(|(_, extent)| extent.clone()).collect();
+    let left = shape
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| !axes.contains(place))
+        .map(|(_, extent)| extent.clone())
+        .collect();
     let moved = |batch: usize| batch - axes.iter().filter(|axis| **axis < batch).count();
     one(Fact { shape: Some(left), batch: data.batch.map(moved), ..data.clone() })
 }
@@ -149,7 +158,8 @@ pub(super) fn transpose(call: &mut Call<'_>) -> Outcome {
 pub(super) fn concat(call: &mut Call<'_>) -> Outcome {
     let facts: Vec<&Fact> = call.inputs.iter().flatten().collect();
     if facts.iter().all(|fact| fact.batch.is_none()) {
-        let lists: Option<Vec<&[Extent]>> = facts.iter().map(|fact| fact.whole_numbers().filter(|_| fact.rank() == Some(1))).collect();
+        let lists: Option<Vec<&[Extent]>> =
+            facts.iter().map(|fact| fact.whole_numbers().filter(|_| fact.rank() == Some(1))).collect();
         return match lists {
             Some(lists) => one(Fact::list(lists.concat())),
             None if facts.iter().any(|fact| fact.sized) => Err("computes with the number of rows".into()),
@@ -160,10 +170,8 @@ pub(super) fn concat(call: &mut Call<'_>) -> Outcome {
             }
         };
     }
-    let (first, batch) = facts
-        .iter()
-        .find_map(|fact| Some((fact.shape.clone()?, fact.batch?)))
-        .ok_or(NOT_FOLLOWED)?;
+    let (first, batch) =
+        facts.iter().find_map(|fact| Some((fact.shape.clone()?, fact.batch?))).ok_or(NOT_FOLLOWED)?;
     let along = axis(call.int("axis", 0), first.len())?;
     if along == batch {
         return Err("joins along the batch axis".into());
@@ -239,7 +247,9 @@ fn slice_plain(call: &mut Call<'_>, data: &Fact) -> Outcome {
     }
     let Some(mut shape) = data.shape.clone() else { return one(Fact::unknown()) };
     let axes = match call.ints_or_input("axes", 3) {
-        Ok(Some(axes)) => axes.into_iter().map(|raw| axis(raw, shape.len())).collect::<Result<Vec<_>, _>>()?,
+        Ok(Some(axes)) => {
+            axes.into_iter().map(|raw| axis(raw, shape.len())).collect::<Result<Vec<_>, _>>()?
+        }
         _ => (0..shape.len()).collect(),
     };
     for along in axes {
@@ -254,7 +264,8 @@ fn sliced_list(call: &Call<'_>, data: &Fact) -> Option<Vec<Extent>> {
     let steps = call.optional(4).map_or(Some(vec![1]), Fact::numbers)?;
     let ([start], [end], [1]) = (starts.as_slice(), ends.as_slice(), steps.as_slice()) else { return None };
     let len = numbers.len() as i64;
-    let place = |raw: i64| usize::try_from((if raw < 0 { raw.saturating_add(len) } else { raw }).clamp(0, len)).ok();
+    let place =
+        |raw: i64| usize::try_from((if raw < 0 { raw.saturating_add(len) } else { raw }).clamp(0, len)).ok();
     numbers.get(place(*start)?..place(*end)?).map(<[Extent]>::to_vec)
 }
 
@@ -266,7 +277,9 @@ pub(super) fn gather(call: &mut Call<'_>) -> Outcome {
             (data.whole_numbers(), data.rank(), indices.numbers(), &indices.shape)
         {
             let len = numbers.len() as i64;
-            let pick = |raw: &i64| numbers.get(usize::try_from(if *raw < 0 { raw + len } else { *raw }).ok()?).cloned();
+            let pick = |raw: &i64| {
+                numbers.get(usize::try_from(if *raw < 0 { raw + len } else { *raw }).ok()?).cloned()
+            };
             if let Some(picked) = picked.iter().map(pick).collect::<Option<Vec<_>>>() {
                 return one(Fact::whole(shape.clone(), picked));
             }
@@ -326,7 +339,9 @@ pub(super) fn expand(call: &mut Call<'_>) -> Outcome {
     let axes_with_batch: Vec<usize> = (0..wanted.len()).filter(|place| wanted[*place].has_batch()).collect();
     let batch = match (data.batch, axes_with_batch.as_slice()) {
         (_, []) => None,
-        (_, [axis]) if wanted[*axis].over(&Extent::batch()).is_some_and(|rest| !rest.has_batch()) => Some(*axis),
+        (_, [axis]) if wanted[*axis].over(&Extent::batch()).is_some_and(|rest| !rest.has_batch()) => {
+            Some(*axis)
+        }
         _ => return Err("lays the batch along two axes".into()),
     };
     let target = Fact { shape: Some(wanted.to_vec()), batch, sized: false, content: Content::Unknown };
@@ -341,7 +356,9 @@ pub(super) fn tile(call: &mut Call<'_>) -> Outcome {
     if !call.touches_batch() {
         return one(Fact::unknown());
     }
-    let (Some(shape), Some(repeats)) = (&data.shape, repeats.whole_numbers()) else { return Err(NOT_FOLLOWED.into()) };
+    let (Some(shape), Some(repeats)) = (&data.shape, repeats.whole_numbers()) else {
+        return Err(NOT_FOLLOWED.into());
+    };
     if data.sized || repeats.len() != shape.len() {
         return Err(NOT_FOLLOWED.into());
     }
@@ -351,7 +368,8 @@ pub(super) fn tile(call: &mut Call<'_>) -> Outcome {
         (None, [axis]) if shape[*axis] == Extent::constant(1) && repeats[*axis].is_batch() => *axis,
         _ => return Err("repeats along the batch axis".into()),
     };
-    let new = shape.iter().zip(repeats).map(|(extent, times)| extent.times(times)).collect::<Option<Vec<_>>>();
+    let new =
+        shape.iter().zip(repeats).map(|(extent, times)| extent.times(times)).collect::<Option<Vec<_>>>();
     one(Fact::batched(new.ok_or(NOT_FOLLOWED)?, batch))
 }
 
@@ -381,7 +399,8 @@ pub(super) fn shape(call: &mut Call<'_>) -> Outcome {
         return if data.is_plain() { one(Fact::unknown()) } else { Err(NOT_FOLLOWED.into()) };
     };
     let len = shape.len() as i64;
-    let place = |raw: i64| usize::try_from((if raw < 0 { raw + len } else { raw }).clamp(0, len)).unwrap_or(0);
+    let place =
+        |raw: i64| usize::try_from((if raw < 0 { raw + len } else { raw }).clamp(0, len)).unwrap_or(0);
     let (start, end) = (place(call.int("start", 0)), place(call.int("end", len)));
     one(Fact::list(shape.get(start..end).unwrap_or_default().to_vec()))
 }
@@ -405,7 +424,9 @@ pub(super) fn constant_of_shape(call: &mut Call<'_>) -> Outcome {
     let rows: Vec<usize> = (0..shape.len()).filter(|place| shape[*place].has_batch()).collect();
     match rows.as_slice() {
         [] => {
-            let count = Extent::product(shape).and_then(|count| count.number()).filter(|count| (0..=64).contains(count));
+            let count = Extent::product(shape)
+                .and_then(|count| count.number())
+                .filter(|count| (0..=64).contains(count));
             let value = call.tensor("value").map(Fact::constant);
             let number = match &value {
                 None => Some(Extent::constant(0)),

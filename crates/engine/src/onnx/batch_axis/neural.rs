@@ -160,7 +160,8 @@ pub(super) fn attention(call: &mut Call<'_>) -> Outcome {
         return Ok(call.plain_outputs());
     }
     let (shape, _) = call.batched(0)?;
-    let aligned = call.inputs.iter().flatten().all(|fact| !fact.sized && fact.batch.is_none_or(|batch| batch == 0));
+    let aligned =
+        call.inputs.iter().flatten().all(|fact| !fact.sized && fact.batch.is_none_or(|batch| batch == 0));
     if !aligned || shape.len() != 3 {
         return Err(OVER_BATCH.into());
     }

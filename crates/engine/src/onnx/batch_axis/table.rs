@@ -10,9 +10,11 @@ use super::{
 pub(super) fn apply(domain: &str, call: &mut Call<'_>) -> Outcome {
     match (domain, call.node.op_type.as_str()) {
         ("", "Constant") => constant(call),
-        (_, "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial" | "Bernoulli") => {
-            Err("draws random numbers, so an answer depends on what else is in the run".into())
-        }
+        (
+            _,
+            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial"
+            | "Bernoulli",
+        ) => Err("draws random numbers, so an answer depends on what else is in the run".into()),
         ("", _) => standard(call),
         ("ai.onnx.ml", _) => learned(call),
         ("com.microsoft", _) => fused(call),
@@ -31,14 +33,19 @@ fn unknown(call: &Call<'_>) -> Outcome {
 
 fn constant(call: &Call<'_>) -> Outcome {
     let node = call.node;
-    let whole = |numbers: &[i64]| numbers.iter().copied().map(super::extent::Extent::constant).collect::<Vec<_>>();
+    let whole =
+        |numbers: &[i64]| numbers.iter().copied().map(super::extent::Extent::constant).collect::<Vec<_>>();
     let fact = if let Some(tensor) = call.tensor("value") {
         Fact::constant(tensor)
     } else if let Some(ints) = call.ints("value_ints") {
         Fact::list(whole(ints))
     } else if call.has("value_int") {
         Fact::whole(Vec::new(), whole(&[call.int("value_int", 0)]))
-    } else if node.attribute.iter().any(|attribute| matches!(attribute.name.as_str(), "value_float" | "value_string")) {
+    } else if node
+        .attribute
+        .iter()
+        .any(|attribute| matches!(attribute.name.as_str(), "value_float" | "value_string"))
+    {
         Fact::plain(Vec::new())
     } else {
         Fact::unknown()
@@ -48,13 +55,16 @@ fn constant(call: &Call<'_>) -> Outcome {
 
 fn standard(call: &mut Call<'_>) -> Outcome {
     match call.node.op_type.as_str() {
-        "Abs" | "Acos" | "Acosh" | "Asin" | "Asinh" | "Atan" | "Atanh" | "BitwiseNot" | "Ceil" | "Celu" | "Clip" | "Cos"
-        | "Cosh" | "Elu" | "Erf" | "Exp" | "Floor" | "Gelu" | "HardSigmoid" | "HardSwish" | "Identity" | "IsInf"
-        | "IsNaN" | "LeakyRelu" | "Log" | "Mish" | "Neg" | "Not" | "PRelu" | "Reciprocal" | "Relu" | "Round" | "Selu"
-        | "Shrink" | "Sigmoid" | "Sign" | "Sin" | "Sinh" | "Softplus" | "Softsign" | "Sqrt" | "Swish" | "Tan" | "Tanh"
-        | "ThresholdedRelu" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Max" | "Min" | "Mean" | "Sum" | "And"
-        | "Or" | "Xor" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Equal" | "Greater" | "Less"
-        | "GreaterOrEqual" | "LessOrEqual" | "Where" | "Cast" | "CastLike" | "StringConcat" => arith::elementwise(call),
+        "Abs" | "Acos" | "Acosh" | "Asin" | "Asinh" | "Atan" | "Atanh" | "BitwiseNot" | "Ceil" | "Celu"
+        | "Clip" | "Cos" | "Cosh" | "Elu" | "Erf" | "Exp" | "Floor" | "Gelu" | "HardSigmoid"
+        | "HardSwish" | "Identity" | "IsInf" | "IsNaN" | "LeakyRelu" | "Log" | "Mish" | "Neg" | "Not"
+        | "PRelu" | "Reciprocal" | "Relu" | "Round" | "Selu" | "Shrink" | "Sigmoid" | "Sign" | "Sin"
+        | "Sinh" | "Softplus" | "Softsign" | "Sqrt" | "Swish" | "Tan" | "Tanh" | "ThresholdedRelu"
+        | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Max" | "Min" | "Mean" | "Sum" | "And" | "Or"
+        | "Xor" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Equal" | "Greater" | "Less"
+        | "GreaterOrEqual" | "LessOrEqual" | "Where" | "Cast" | "CastLike" | "StringConcat" => {
+            arith::elementwise(call)
+        }
         "Dropout" => neural::dropout(call),
         "QuantizeLinear" | "DequantizeLinear" => arith::quantise(call),
         "DynamicQuantizeLinear" => arith::dynamic(call),
@@ -62,8 +72,8 @@ fn standard(call: &mut Call<'_>) -> Outcome {
         "QLinearMatMul" => arith::matmul(call, 0, 3),
         "Gemm" => arith::gemm(call),
         "Einsum" => arith::einsum(call),
-        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2" | "ReduceLogSum"
-        | "ReduceLogSumExp" | "ReduceSumSquare" => arith::reduce(call),
+        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
+        | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceSumSquare" => arith::reduce(call),
         "ArgMax" | "ArgMin" => arith::arg(call),
         "CumSum" => arith::cumulative(call),
         "TopK" => arith::top_k(call),
@@ -91,7 +101,9 @@ fn standard(call: &mut Call<'_>) -> Outcome {
         "LpNormalization" => neural::along_axis(call, -1),
         "Trilu" => neural::triangle(call),
         "BatchNormalization" => neural::batch_norm(call),
-        "InstanceNormalization" | "GroupNormalization" | "LRN" | "DepthToSpace" | "SpaceToDepth" => neural::per_sample(call, 0),
+        "InstanceNormalization" | "GroupNormalization" | "LRN" | "DepthToSpace" | "SpaceToDepth" => {
+            neural::per_sample(call, 0)
+        }
         "MeanVarianceNormalization" => neural::mean_variance(call),
         "Conv" | "ConvTranspose" | "ConvInteger" | "QLinearConv" | "MaxPool" | "AveragePool" | "LpPool"
         | "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => neural::convolution(call),
@@ -103,7 +115,9 @@ fn standard(call: &mut Call<'_>) -> Outcome {
 fn learned(call: &mut Call<'_>) -> Outcome {
     match call.node.op_type.as_str() {
         "TreeEnsembleClassifier" | "LinearClassifier" | "SVMClassifier" => neural::classifier(call),
-        "TreeEnsembleRegressor" | "TreeEnsemble" | "LinearRegressor" | "SVMRegressor" => neural::regressor(call),
+        "TreeEnsembleRegressor" | "TreeEnsemble" | "LinearRegressor" | "SVMRegressor" => {
+            neural::regressor(call)
+        }
         "Scaler" | "Imputer" | "Binarizer" | "LabelEncoder" | "Normalizer" => neural::feature_wise(call),
         "ArrayFeatureExtractor" => neural::feature_extractor(call),
         _ => unknown(call),
@@ -114,7 +128,12 @@ fn fused(call: &mut Call<'_>) -> Outcome {
     match call.node.op_type.as_str() {
         "Gelu" | "FastGelu" | "BiasGelu" | "QuickGelu" => arith::elementwise(call),
         "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" if call.touches_batch() => arith::dynamic(call),
-        "FusedMatMul" if call.int("transA", 0) == 0 && call.int("transB", 0) == 0 && call.int("transBatchA", 0) == 0 && call.int("transBatchB", 0) == 0 => {
+        "FusedMatMul"
+            if call.int("transA", 0) == 0
+                && call.int("transB", 0) == 0
+                && call.int("transBatchA", 0) == 0
+                && call.int("transBatchB", 0) == 0 =>
+        {
             arith::matmul(call, 0, 1)
         }
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => neural::skip_layer_norm(call),
