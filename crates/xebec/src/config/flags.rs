@@ -76,7 +76,7 @@ macro_rules! settings {
             $($(
                 $(#[doc = $help])*
                 #[doc = concat!("\n\n[default: ", $default, "]")]
-                #[arg(long = $name, env = $variable, value_name = $value, help_heading = $heading, hide_env_values = true $(, alias = $alias)?)]
+                #[arg(long = $name, env = $variable, value_name = $value, help_heading = $heading, hide_env_values = true, allow_negative_numbers = true $(, alias = $alias)?)]
                 pub $field: Option<Text>,
             )*)*
         }
