@@ -324,7 +324,8 @@ impl InferError {
             Self::UnknownModel { .. } => Some("the served models are listed at GET /v2/models".into()),
             Self::UnexpectedInput { known, .. } => Some(format!("the model's inputs are {known}")),
             Self::UnexpectedOutput { known, .. } => Some(format!("the model's outputs are {known}")),
-            Self::WrongShape { want, .. } if want.starts_with("[-1") => {
+            // Only where the batch axis is what is missing: an extent that is wrong speaks for itself.
+            Self::WrongShape { want, got, .. } if want.starts_with("[-1") && axes(got) + 1 == axes(want) => {
                 Some("the first axis is the batch: one row has extent 1 there".into())
             }
             Self::BatchTooLarge { limit, .. } => Some(format!("send at most {limit} rows a request")),
@@ -362,6 +363,11 @@ pub fn dims_text(dims: &[i64]) -> String {
     format!("[{}]", inner.join(","))
 }
 
+/// How many extents a text of [`dims_text`] has.
+fn axes(dims: &str) -> usize {
+    dims.split(',').filter(|extent| extent.trim_matches(['[', ']']) != "").count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,5 +394,15 @@ mod tests {
             error.message_for(""),
             "[request id: <id_unknown>] unexpected shape for input 'x' for model 'm'. Expected [-1,30], got [30]"
         );
+    }
+
+    #[test]
+    fn the_batch_axis_is_hinted_at_only_where_it_is_missing() {
+        let hint = |got: &[i64]| {
+            let (input, model) = ("x".into(), "m".into());
+            InferError::WrongShape { input, model, want: dims_text(&[-1, 30]), got: dims_text(got) }.hint()
+        };
+        assert!(hint(&[30]).unwrap().contains("batch"));
+        assert_eq!((hint(&[1, 31]), hint(&[]), hint(&[1, 1, 30])), (None, None, None));
     }
 }

@@ -114,9 +114,9 @@ pub struct Resources {
     /// Runs at the same time; by the number of cores if absent.
     #[serde(default)]
     pub instances: Option<u32>,
-    /// What to optimise for.
+    /// What to optimise for; the server's default if absent.
     #[serde(default)]
-    pub objective: Objective,
+    pub objective: Option<Objective>,
     /// Execution provider.
     #[serde(default)]
     pub provider: Provider,

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use std::{
     collections::{BTreeMap, HashMap},
     error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -50,6 +51,7 @@ pub struct Catalog {
     settings: Settings,
     models: ArcSwap<Models>,
     loaded: AtomicBool,
+    stopped: AtomicBool,
 }
 
 type Models = HashMap<ModelName, BTreeMap<Option<Version>, State>>;
@@ -86,6 +88,9 @@ pub enum CatalogError {
     /// The engine refused it.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// Something of ours or of the engine broke over it.
+    #[error("the engine panicked while it loaded the model; the log has the place")]
+    Panic,
     /// It could not even be tried.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -106,7 +111,12 @@ impl Catalog {
     /// A catalog without models, which is not ready until [`Self::load`] is over.
     pub fn new(backend: Arc<dyn Backend>, settings: Settings) -> Self {
         let models = ArcSwap::from_pointee(Models::new());
-        Self { backend, settings, models, loaded: AtomicBool::new(false) }
+        Self { backend, settings, models, loaded: AtomicBool::new(false), stopped: AtomicBool::new(false) }
+    }
+
+    /// Ends a load that goes on in another thread: what has not begun is left out, and is no failure.
+    pub fn stop_loading(&self) {
+        self.stopped.store(true, SeqCst);
     }
 
     /// Loads everything that a scan found, a few at a time, and returns what could not be. `progress` is told of each
@@ -115,6 +125,7 @@ impl Catalog {
         let mut failures = Vec::new();
         for (model, error) in scan.faults {
             let reason = chain(&error);
+            tracing::error!(%model, error = %reason, "model is not served");
             self.set(&model, None, State::Unavailable(reason.clone()));
             failures.push(Failure { model, version: None, reason });
         }
@@ -133,7 +144,9 @@ impl Catalog {
         std::thread::scope(|scope| {
             for _ in 0..LOAD_THREADS.min(work.len()) {
                 scope.spawn(|| {
-                    while let Some((candidate, version)) = take(&next) {
+                    while let Some((candidate, version)) =
+                        take(&next).filter(|_| !self.stopped.load(SeqCst))
+                    {
                         if let Some(failure) = self.load_one(candidate, *version) {
                             failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                         }
@@ -151,7 +164,9 @@ impl Catalog {
     fn load_one(&self, candidate: &Candidate, version: Version) -> Option<Failure> {
         let started = Instant::now();
         let name = &candidate.name;
-        match self.start(candidate, version) {
+        // A panic of an engine over one file must not take the other models down.
+        let started_or_panicked = catch_unwind(AssertUnwindSafe(|| self.start(candidate, version)));
+        match started_or_panicked.unwrap_or(Err(CatalogError::Panic)) {
             Ok(served) => {
                 let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
                 served.metrics().load_us.set(load_us);
@@ -160,7 +175,7 @@ impl Catalog {
             }
             Err(error) => {
                 let reason = chain(&error);
-                tracing::warn!(model = %name, version = version.get(), error = %reason, "model is not served");
+                tracing::error!(model = %name, version = version.get(), error = %reason, "model is not served");
                 self.set(name, Some(version), State::Unavailable(reason.clone()));
                 Some(Failure { model: name.clone(), version: Some(version), reason })
             }

@@ -7,7 +7,8 @@ use crate::{
     runner::{Facts, Runner},
 };
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
     time::Instant,
 };
@@ -16,6 +17,8 @@ use std::{
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Started with the first request that has a deadline: most models never see one.
+    timekeeper: OnceLock<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -24,6 +27,8 @@ struct Shared {
     idle: Condvar,
     /// Where instances wait for company for the oldest request.
     holding: Condvar,
+    /// Where the timekeeper waits for the next deadline.
+    due: Condvar,
     facts: Arc<Facts>,
 }
 
@@ -31,6 +36,8 @@ struct State {
     queue: Queue<Pending>,
     idle: usize,
     stopping: bool,
+    /// What the timekeeper waits for.
+    next_deadline: Option<Instant>,
 }
 
 impl Pool {
@@ -39,9 +46,10 @@ impl Pool {
     /// # Errors
     /// The system has no room for a thread.
     pub(crate) fn start(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>) -> std::io::Result<Self> {
-        let state = Mutex::new(State { queue: Queue::new(rules), idle: 0, stopping: false });
-        let shared = Arc::new(Shared { state, idle: Condvar::new(), holding: Condvar::new(), facts });
-        let mut pool = Self { shared, threads: Vec::new() };
+        let state = State { queue: Queue::new(rules), idle: 0, stopping: false, next_deadline: None };
+        let (idle, holding, due) = (Condvar::new(), Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts });
+        let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new() };
         for (index, mut runner) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let name = format!("{}-{index}", pool.shared.facts.info.name);
@@ -56,15 +64,33 @@ impl Pool {
     /// # Errors
     /// The request itself, if the queue is full.
     pub(crate) fn submit(&self, pending: Pending) -> Result<(), Pending> {
+        let deadline = pending.deadline;
+        if deadline.is_some() {
+            self.timekeeper.get_or_init(|| self.start_timekeeper());
+        }
         let mut state = self.shared.lock();
         let outcome = state.queue.push(pending, Instant::now());
         if outcome.is_ok() {
+            if deadline.is_some_and(|deadline| state.next_deadline.is_none_or(|next| deadline < next)) {
+                state.next_deadline = deadline;
+                self.shared.due.notify_one();
+            }
             self.shared.facts.metrics.pending.add(1);
             let waiting = if state.idle > 0 { &self.shared.idle } else { &self.shared.holding };
             waiting.notify_one();
         }
         drop(self.shared.answer_left(state));
         outcome
+    }
+
+    fn start_timekeeper(&self) -> Option<JoinHandle<()>> {
+        let shared = Arc::clone(&self.shared);
+        let name = format!("{}-time", shared.facts.info.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || shared.keep_time());
+        let late = |error| {
+            tracing::warn!(error = %error, "no thread for deadlines: they are noticed when a run ends");
+        };
+        thread.map_err(late).ok()
     }
 
     /// Most requests that may wait.
@@ -78,7 +104,8 @@ impl Drop for Pool {
         self.shared.lock().stopping = true;
         self.shared.idle.notify_all();
         self.shared.holding.notify_all();
-        for thread in self.threads.drain(..) {
+        self.shared.due.notify_all();
+        for thread in self.threads.drain(..).chain(self.timekeeper.take().flatten()) {
             // A run's panic is caught inside; one here would have been reported by the hook already.
             let _ = thread.join();
         }
@@ -95,9 +122,30 @@ impl Shared {
         let mut asker = Asker::Idle;
         while let Some(batch) = self.next(asker) {
             let rows = batch.iter().map(|pending| u64::from(pending.rows)).sum();
-            runner.run(batch);
+            // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
+            // told, and the instance goes on: without it the model would wait for ever.
+            let _ = catch_unwind(AssertUnwindSafe(|| runner.run(batch)));
             self.lock().queue.finish(rows);
             asker = Asker::Busy;
+        }
+    }
+
+    /// Answers requests at their deadline, also while every instance is in a long run.
+    fn keep_time(&self) {
+        let mut state = self.lock();
+        while !state.stopping {
+            state.next_deadline = state.queue.next_deadline();
+            let now = Instant::now();
+            state = match state.next_deadline {
+                None => self.due.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(when) if when <= now => {
+                    state.queue.sweep(now);
+                    self.answer_left(state)
+                }
+                Some(when) => {
+                    self.due.wait_timeout(state, when - now).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 

@@ -144,7 +144,13 @@ impl<T: Job> Queue<T> {
         std::mem::take(&mut self.left)
     }
 
-    fn sweep(&mut self, now: Instant) {
+    /// When the first of those that wait will have waited too long.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.iter().filter_map(Job::deadline).min()
+    }
+
+    /// Takes out who has waited too long or has no caller any more.
+    pub(crate) fn sweep(&mut self, now: Instant) {
         let why = |job: &T| match job.deadline() {
             _ if job.is_gone() => Some(Left::Gone),
             Some(deadline) if deadline <= now => Some(Left::Expired),

@@ -232,6 +232,12 @@ fn keep(
         .and_then(|policy| policy.policy_choice.as_ref());
     let latest = match policy {
         Some(PolicyChoice::All(_)) => return Ok(versions),
+        Some(PolicyChoice::Specific(specific)) if specific.versions.is_empty() => {
+            return Err(RepositoryError::Config {
+                path: folder.join("config.pbtxt"),
+                message: "version_policy.specific names no version, so nothing would be served; write versions: [1]".into(),
+            });
+        }
         Some(PolicyChoice::Specific(specific)) => return pick(versions, &specific.versions, folder),
         Some(PolicyChoice::Latest(latest)) => latest.num_versions.max(1) as usize,
         None => 1,

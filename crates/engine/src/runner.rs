@@ -6,6 +6,7 @@
 //! Not here: which requests make a batch (`queue`), when (`instance`, `inline`).
 use crate::{
     backend::{BatchInput, Model, RunError, Stream},
+    queue::Left,
     request::Pending,
 };
 use bytes::Bytes;
@@ -77,12 +78,23 @@ impl Runner {
                     pending.answer(Ok(response));
                 }
             }
-            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|pending| self.run(vec![pending])),
+            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|pending| self.run_again(pending)),
             Err(failure) => {
                 let error = explain(failure);
                 batch.into_iter().for_each(|pending| pending.answer(Err(error.clone())));
             }
         }
+    }
+
+    /// Runs a request of a batch that failed by itself, if anybody still waits for it.
+    fn run_again(&mut self, pending: Pending) {
+        if pending.reply.is_gone() {
+            return pending.leave(Left::Gone);
+        }
+        if pending.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return pending.leave(Left::Expired);
+        }
+        self.run(vec![pending]);
     }
 
     fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<InferResponse>, Failure> {

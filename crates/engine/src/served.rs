@@ -15,9 +15,11 @@ use crate::{
     runner::{Facts, Observer, Runner, Session},
 };
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
+use trial::Measured;
 use xebec_core::{
     InferError, InferRequest, ModelInfo, Permit,
     metrics::ModelMetrics,
@@ -43,7 +45,7 @@ pub struct Plan {
     pub config: ModelConfig,
     /// How requests become batches.
     pub batching: Batching,
-    /// Runs side by side; by the number of cores if `None`.
+    /// Runs side by side, exactly; a tiny model then has instance threads too. By the number of cores if `None`.
     pub instances: Option<u32>,
     /// I/O cores of this process.
     pub cores: u32,
@@ -66,6 +68,8 @@ pub struct Batching {
     pub max_queue: usize,
     /// Longest wait of a request.
     pub timeout: Option<Duration>,
+    /// Whether a request may ask for a shorter one.
+    pub timeout_override: bool,
     /// Why requests must not share a run, if so.
     pub mixes: Result<(), String>,
 }
@@ -89,11 +93,10 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, config, mut batching, instances, cores, objective, inline_below, observer } = plan;
+        let Plan { info, mut config, mut batching, instances, cores, objective, inline_below, observer } = plan;
         let metrics = Arc::new(ModelMetrics::default());
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
-        let mut first = model.own_stream()?;
-        let measured = trial::run(&mut *first, &facts.info, batching.max_rows);
+        let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
         if let (Ok(()), Err(reason)) = (&batching.mixes, &measured.two_rows) {
             tracing::warn!(model = %facts.info.name, %reason, "requests will not share runs");
             batching.mixes = Err(reason.clone());
@@ -101,8 +104,14 @@ impl Served {
         if batching.mixes.is_err() {
             batching.max_rows = 1;
         }
-        let tiny =
-            objective == Objective::Throughput && measured.one_row.is_some_and(|run| run < inline_below);
+        if batching.mixes.is_err() {
+            // What callers are told is what is done.
+            config.scheduling_choice = None;
+        }
+        let tiny = objective == Objective::Throughput
+            && instances.is_none()
+            && has_one_size(&facts.info)
+            && measured.one_row.is_some_and(|run| run < inline_below);
         let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
@@ -134,6 +143,7 @@ impl Served {
     }
 
     fn deadline(&self, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
+        let asked = asked.filter(|_| self.batching.timeout_override);
         let timeout = match (asked, self.batching.timeout) {
             (Some(asked), Some(limit)) => Some(asked.min(limit)),
             (asked, limit) => asked.or(limit),
@@ -148,6 +158,29 @@ impl Served {
         };
         pending.answer(Err(InferError::QueueFull { model: self.facts.info.name.to_string(), limit }));
     }
+}
+
+/// A stream that has been warmed up, and what its trial runs showed.
+fn try_out(
+    model: &dyn Model,
+    info: &ModelInfo,
+    max_rows: u32,
+) -> Result<(Box<dyn Stream>, Measured), LoadError> {
+    let mut stream = model.own_stream()?;
+    match catch_unwind(AssertUnwindSafe(|| trial::run(&mut *stream, info, max_rows))) {
+        Ok(measured) => Ok((stream, measured)),
+        // Zeros need not fit a model, and a stream that panicked may be in any state.
+        Err(_) => Ok((model.own_stream()?, Measured::FAILED)),
+    }
+}
+
+/// Whether all that a row can be is of one size, so that what one run took says what the next will take.
+fn has_one_size(info: &ModelInfo) -> bool {
+    let batch_axes = usize::from(info.max_batch_size > 0);
+    info.inputs.iter().all(|input| {
+        let extents = input.shape.iter().skip(batch_axes);
+        input.datatype.size_bytes().is_some() && extents.into_iter().all(|extent| *extent >= 0)
+    })
 }
 
 /// Rows that fit into `limit` if `max_rows` take `measured`; at least 1.
@@ -175,7 +208,7 @@ impl Starting {
         let mut runners = vec![self.runner(Session::Own, first)];
         for _ in 1..self.cores {
             let mut stream = self.model.own_stream()?;
-            // The first lane has shown whether zeros fit the model; here only the memory counts.
+            // The first lane has shown that zeros fit the model; here only the memory counts.
             let _ = trial::warm_up(&mut *stream, &self.facts.info);
             runners.push(self.runner(Session::Own, stream));
         }

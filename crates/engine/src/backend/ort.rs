@@ -33,6 +33,9 @@ const NAME: &str = "onnxruntime";
 /// making a value for it.
 const IN_PLACE_BYTES: usize = 16 << 10;
 
+/// A larger output is made by the engine, which can say that it has no room for it.
+const GUESSED_BYTES: usize = 16 << 20;
+
 /// ONNX Runtime in this process.
 pub struct OrtBackend {
     environment: Environment,
@@ -72,10 +75,11 @@ fn environment(library: &Path) -> Result<Environment, String> {
 fn log(level: ort::logging::LogLevel, category: &str, _id: &str, place: &str, message: &str) {
     use ort::logging::LogLevel;
     match level {
-        LogLevel::Error | LogLevel::Fatal => {
-            tracing::warn!(category, place, engine_says = message, "engine error")
+        LogLevel::Fatal => tracing::error!(category, place, engine_says = message, "engine error"),
+        // The caller of the run gets the same words: one bad request after another must not fill the log.
+        LogLevel::Error | LogLevel::Warning => {
+            tracing::debug!(category, place, engine_says = message, "engine warning")
         }
-        LogLevel::Warning => tracing::debug!(category, place, engine_says = message, "engine warning"),
         LogLevel::Info | LogLevel::Verbose => {
             tracing::trace!(category, place, engine_says = message, "engine note")
         }
@@ -147,6 +151,7 @@ impl Backend for OrtBackend {
         let shared = Arc::new(Shared {
             input_names: names(&signature.inputs)?,
             output_names: names(&signature.outputs)?,
+            routes: routes(&signature),
             signature,
             memory: Memory::new().map_err(|fault| broken(&fault.message))?,
         });
@@ -203,9 +208,33 @@ fn datatype(kind: TensorElementType) -> Option<Datatype> {
     })
 }
 
+/// How an output comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// An operator writes it.
+    Computed,
+    /// It is an input, which ONNX Runtime hands back as it is: the value lies over the input's bytes and is copied
+    /// while they are there.
+    PassedThrough,
+    /// It stands twice among the outputs, and ONNX Runtime fills only one of the places.
+    Repeated,
+}
+
+fn routes(signature: &Signature) -> Vec<Route> {
+    let route = |output: &Slot| match () {
+        () if signature.inputs.iter().any(|input| input.name == output.name) => Route::PassedThrough,
+        () if signature.outputs.iter().filter(|other| other.name == output.name).count() > 1 => {
+            Route::Repeated
+        }
+        () => Route::Computed,
+    };
+    signature.outputs.iter().map(route).collect()
+}
+
 /// What all streams of a model use.
 struct Shared {
     signature: Signature,
+    routes: Vec<Route>,
     input_names: Names,
     output_names: Names,
     memory: Memory,
@@ -255,13 +284,13 @@ struct Output {
     bound: Bound,
     number: Option<usize>,
     made: Option<Value<'static>>,
-    strings: Vec<u8>,
+    /// Strings, and what lies over an input's bytes.
+    copied: Option<Vec<u8>>,
     shape: Vec<i64>,
     len: usize,
 }
 
 struct OrtStream {
-    session: Arc<Session>,
     shared: Arc<Shared>,
     call: Call,
     inputs: Vec<Bound>,
@@ -269,6 +298,8 @@ struct OrtStream {
     made: Vec<Option<Value<'static>>>,
     /// Whether outputs are written to buffers of ours; off once a graph's outputs were not what its signature says.
     predict: bool,
+    // Dropped last: values of its making are gone by then.
+    session: Arc<Session>,
 }
 
 impl OrtStream {
@@ -287,9 +318,11 @@ impl OrtStream {
             given.push(give(&shared.memory, input, slot.datatype, bound)?);
         }
         let rows = common_leading(batch);
-        for (output, slot) in self.outputs.iter_mut().zip(&shared.signature.outputs) {
-            output.made = None;
-            output.number = if predict { output.predict(&shared.memory, slot, rows)? } else { None };
+        let slots = shared.signature.outputs.iter().zip(&shared.routes);
+        for (output, (slot, route)) in self.outputs.iter_mut().zip(slots.clone()) {
+            (output.made, output.copied) = (None, None);
+            let known = predict && *route == Route::Computed;
+            output.number = if known { output.predict(&shared.memory, slot, rows)? } else { None };
         }
         let inputs = given.iter().zip(&self.inputs).filter_map(|(given, bound)| match given {
             Given::Bound(number) => bound.handle(*number),
@@ -300,10 +333,8 @@ impl OrtStream {
         let names = (&shared.input_names, &shared.output_names);
         let gathered = started.elapsed();
         self.call.run(&self.session, names, inputs, outputs, &mut self.made)?;
-        for ((output, made), slot) in
-            self.outputs.iter_mut().zip(&mut self.made).zip(&shared.signature.outputs)
-        {
-            output.take(made.take(), slot.datatype)?;
+        for ((output, made), (slot, route)) in self.outputs.iter_mut().zip(&mut self.made).zip(slots) {
+            output.take(made.take(), slot.datatype, *route)?;
         }
         Ok(gathered)
     }
@@ -313,11 +344,10 @@ impl Stream for OrtStream {
     fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<Duration, RunError> {
         let first = self.attempt(batch, self.predict);
         let outcome = match first {
-            // A wrong guess at an output's shape looks like any other failure: ask again without a guess.
-            Err(_) if self.predict && self.outputs.iter().any(|output| output.number.is_some()) => {
-                let second = self.attempt(batch, false);
-                self.predict = second.is_err();
-                second
+            // The guess at an output's shape was wrong: this graph's outputs are never guessed again.
+            Err(fault) if self.predict && fault.message.contains(WRONG_GUESS) => {
+                self.predict = false;
+                self.attempt(batch, false)
             }
             outcome => outcome,
         };
@@ -332,6 +362,9 @@ impl Stream for OrtStream {
     }
 }
 
+/// What ONNX Runtime says if a given output has not the shape that the run makes.
+const WRONG_GUESS: &str = "shape verification failed";
+
 /// Kernels report an index out of range or shapes that do not broadcast with the general code, because they cannot
 /// know whose fault it is; with a graph that has run before it is the values'.
 fn is_about_values(message: &str) -> bool {
@@ -341,6 +374,8 @@ fn is_about_values(message: &str) -> bool {
         "idx=",
         "must be within the inclusive range",
         "invalid dimension",
+        "Integer division by zero",
+        "Integer modulo by zero",
     ];
     let shapes = [
         "axis == 1 || axis == largest was false",
@@ -383,7 +418,7 @@ fn give<'a>(
     {
         return Value::over(memory, part, datatype, input.shape).map(Given::Value);
     }
-    let mut room = bound.room(len);
+    let mut room = bound.room(len)?;
     for part in input.parts {
         if let Some((place, rest)) = std::mem::take(&mut room).split_at_mut_checked(part.len()) {
             place.copy_from_slice(part);
@@ -406,35 +441,36 @@ impl Output {
         {
             *first = rows;
         }
-        let Some(len) = element_count(&self.shape).and_then(|count| count.checked_mul(size)) else {
-            return Ok(None);
-        };
+        let len = element_count(&self.shape).and_then(|count| count.checked_mul(size));
+        let Some(len) = len.filter(|len| *len <= GUESSED_BYTES) else { return Ok(None) };
         self.len = len;
         self.bound.prepare(memory, slot.datatype, &self.shape, len).map(Some)
     }
 
     /// Notes what a run left.
-    fn take(&mut self, made: Option<Value<'static>>, datatype: Datatype) -> Result<(), Fault> {
+    fn take(&mut self, made: Option<Value<'static>>, datatype: Datatype, route: Route) -> Result<(), Fault> {
         let Some(value) = made else { return Ok(()) };
         self.shape = value.describe()?;
         let count = element_count(&self.shape).unwrap_or(0);
         match datatype.size_bytes() {
-            Some(size) => self.len = count * size,
-            None => {
-                self.len = 0;
-                self.strings = value.wire_strings(count)?;
+            None => self.copied = Some(value.wire_strings(count)?),
+            Some(size) if route == Route::PassedThrough => {
+                self.copied = Some(value.bytes(count * size)?.to_vec());
+            }
+            Some(size) => {
+                self.len = count * size;
+                self.made = Some(value);
             }
         }
-        self.made = Some(value);
         Ok(())
     }
 
     fn view(&self) -> OutputView<'_> {
-        let data = match (&self.made, self.number) {
-            (Some(_), _) if !self.strings.is_empty() => Some(self.strings.as_slice()),
-            (Some(value), _) => value.bytes(self.len).ok(),
-            (None, Some(_)) => Some(self.bound.bytes(self.len)),
-            (None, None) => None,
+        let data = match (&self.copied, &self.made, self.number) {
+            (Some(bytes), _, _) => Some(bytes.as_slice()),
+            (None, Some(value), _) => value.bytes(self.len).ok(),
+            (None, None, Some(_)) => Some(self.bound.bytes(self.len)),
+            (None, None, None) => None,
         };
         OutputView { shape: &self.shape, data: data.unwrap_or_default() }
     }

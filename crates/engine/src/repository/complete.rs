@@ -75,10 +75,7 @@ pub fn plan(
     if batched && batching.mixes.is_ok() {
         batching.mixes = sharing(candidate, graph_batches);
     }
-    let objective = match candidate.resources.objective {
-        Objective::Throughput => defaults.objective,
-        objective @ Objective::Latency => objective,
-    };
+    let objective = candidate.resources.objective.unwrap_or(defaults.objective);
     let instances = instances(candidate).or(defaults.instances);
     let config = config(&info, given, &batching, instances.unwrap_or(defaults.cores));
     Ok(Plan {
@@ -170,6 +167,7 @@ fn derive_batch(
                 "maxBatchSize is {wanted}, but '{name}' has shape {shape}, whose first axis is not free: write maxBatchSize: 0, or export the model with a dynamic batch axis"
             )))
         }
+        None if free && candidate.batching.share_runs_although_rows_mix => Ok(defaults.max_batch_size),
         None => match graph {
             Batchability::Yes if free => Ok(defaults.max_batch_size),
             Batchability::No { reason } if free => {
@@ -314,7 +312,8 @@ fn batching(candidate: &Candidate, max_batch_size: u32, defaults: &Defaults) -> 
     let wishes = &candidate.batching;
     let preferred = said
         .and_then(|said| said.preferred_batch_size.iter().max())
-        .and_then(|size| u32::try_from(*size).ok());
+        .and_then(|size| u32::try_from(*size).ok())
+        .map(|size| size.min(max_batch_size));
     let microseconds = |value: u64| (value > 0).then(|| Duration::from_micros(value));
     let timeout = policy.map(|policy| policy.default_timeout_microseconds).or(wishes.timeout_microseconds);
     let queue = policy.map(|policy| policy.max_queue_size).filter(|size| *size > 0).or(wishes.max_queue_size);
@@ -325,6 +324,8 @@ fn batching(candidate: &Candidate, max_batch_size: u32, defaults: &Defaults) -> 
         max_delay: Duration::from_micros(delay),
         max_queue: queue.map_or(defaults.max_queue, |size| size as usize),
         timeout: timeout.and_then(microseconds),
+        // Who writes no policy has none against it; who writes one gets Triton's default.
+        timeout_override: policy.is_none_or(|policy| policy.allow_timeout_override),
         mixes: match () {
             () if max_batch_size == 0 => Err("the model has no batch axis".into()),
             () if silent => Err("config.pbtxt has no dynamic_batching".into()),

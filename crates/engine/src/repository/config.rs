@@ -223,7 +223,7 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
         _ => None,
     });
     for size in policy.iter().flat_map(|batching| &batching.preferred_batch_size) {
-        if *size < 1 || *size > config.max_batch_size {
+        if *size < 1 || (*size > config.max_batch_size && config.max_batch_size > 0) {
             refused.push(format!(
                 "preferred_batch_size {size} is not between 1 and max_batch_size ({})",
                 config.max_batch_size

@@ -19,6 +19,17 @@ use xebec_core::{
 /// Marks in the data of the fake model.
 const FAIL: f32 = -1.0;
 const PANIC: f32 = -2.0;
+/// An id that the observer breaks over.
+const BREAK: &str = "break";
+
+const BATCHING: Batching = Batching {
+    max_rows: 8,
+    max_delay: Duration::ZERO,
+    max_queue: 4,
+    timeout: None,
+    timeout_override: true,
+    mixes: Ok(()),
+};
 
 /// y = 2 x, with a door in front of every run.
 struct Fake {
@@ -26,6 +37,7 @@ struct Fake {
     /// Rows too many in the output of a batch.
     extra_rows: i64,
     slow: Duration,
+    panics_over_zeros: bool,
     signature: Signature,
 }
 
@@ -40,6 +52,7 @@ struct FakeStream {
     door: Option<Arc<Door>>,
     extra_rows: i64,
     slow: Duration,
+    panics_over_zeros: bool,
     shape: Vec<i64>,
     data: Vec<u8>,
 }
@@ -49,8 +62,9 @@ impl Model for Fake {
         &self.signature
     }
     fn shared_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
-        let (door, extra_rows, slow) = (self.door.clone(), self.extra_rows, self.slow);
-        Ok(Box::new(FakeStream { door, extra_rows, slow, shape: vec![], data: vec![] }))
+        let &Self { extra_rows, slow, panics_over_zeros, .. } = self;
+        let door = self.door.clone();
+        Ok(Box::new(FakeStream { door, extra_rows, slow, panics_over_zeros, shape: vec![], data: vec![] }))
     }
     fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
         self.shared_stream()
@@ -73,6 +87,7 @@ impl Stream for FakeStream {
             std::hint::spin_loop();
         }
         assert!(!values.contains(&PANIC), "asked to panic");
+        assert!(!(trial && self.panics_over_zeros), "asked to panic over zeros");
         if values.contains(&FAIL) {
             return Err(RunError { message: "asked to fail".into(), callers_fault: true });
         }
@@ -93,6 +108,7 @@ struct Seen(Mutex<Vec<Vec<String>>>);
 
 impl Observer for Seen {
     fn ran(&self, _: &[crate::backend::BatchInput<'_>], ids: &[&str]) {
+        assert!(ids != [BREAK], "asked to break");
         self.0.lock().unwrap().push(ids.iter().map(|id| (*id).to_owned()).collect());
     }
 }
@@ -165,6 +181,30 @@ fn send(served: &Served, id: &str, shape: &[i64], first: f32, timeout: Option<Du
     Waiting { gone, from }
 }
 
+/// For a model of rows of `extent` elements.
+fn plan(extent: i64, batching: Batching) -> Plan {
+    let tensor =
+        |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, extent] };
+    let info = ModelInfo {
+        name: ModelName::parse("m").unwrap(),
+        version: Version::FIRST,
+        platform: "fake".into(),
+        max_batch_size: 8,
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+    };
+    Plan {
+        info,
+        config: ModelConfig::default(),
+        batching,
+        instances: None,
+        cores: 1,
+        objective: Objective::Throughput,
+        inline_below: Duration::from_micros(100),
+        observer: None,
+    }
+}
+
 impl House {
     /// `slow` makes the model one that is queued.
     fn new(slow: bool, change: impl FnOnce(&mut Batching, &mut Fake)) -> Self {
@@ -175,32 +215,14 @@ impl House {
             door: Some(Arc::clone(&door)),
             extra_rows: 0,
             slow: if slow { Duration::from_micros(300) } else { Duration::ZERO },
+            panics_over_zeros: false,
             signature: Signature { inputs: vec![], outputs: vec![] },
         };
-        let mut batching =
-            Batching { max_rows: 8, max_delay: Duration::ZERO, max_queue: 4, timeout: None, mixes: Ok(()) };
+        let mut batching = BATCHING;
         change(&mut batching, &mut model);
         let seen = Arc::new(Seen::default());
-        let tensor =
-            |name: &str| TensorInfo { name: name.into(), datatype: Datatype::Fp32, shape: vec![-1, -1] };
-        let info = ModelInfo {
-            name: ModelName::parse("m").unwrap(),
-            version: Version::FIRST,
-            platform: "fake".into(),
-            max_batch_size: 8,
-            inputs: vec![tensor("x")],
-            outputs: vec![tensor("y")],
-        };
-        let plan = Plan {
-            info,
-            config: ModelConfig::default(),
-            batching,
-            instances: Some(1),
-            cores: 1,
-            objective: Objective::Throughput,
-            inline_below: Duration::from_micros(100),
-            observer: Some(Arc::clone(&seen) as Arc<dyn Observer>),
-        };
+        let mut plan = plan(if slow { -1 } else { 1 }, batching);
+        plan.observer = Some(Arc::clone(&seen) as Arc<dyn Observer>);
         let served = Served::start(Arc::new(model), plan).unwrap();
         assert_eq!(served.is_inline(), !slow);
         Self { served: Some(served), seen, entered, leave, door }
@@ -329,6 +351,62 @@ fn a_request_that_has_waited_too_long_is_told_so_and_never_runs() {
     assert!(first.value().is_ok());
     assert_eq!(late.value(), Err("Request timeout expired".into()));
     assert_eq!(house.runs(), [["0"]]);
+}
+
+#[test]
+fn a_deadline_is_kept_while_the_only_instance_is_in_a_long_run() {
+    let house = House::new(true, |_, _| ());
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let later = house.send_within("1", &[1, 1], 1.0, Some(Duration::from_secs(3600)));
+    let late = house.send_within("2", &[1, 1], 1.0, Some(Duration::from_millis(1)));
+    assert_eq!(late.value(), Err("Request timeout expired".into()));
+    house.open();
+    assert!(first.value().is_ok() && later.value().is_ok());
+    assert_eq!(house.runs(), [["0"], ["1"]]);
+}
+
+#[test]
+fn a_policy_without_override_ignores_what_a_request_asks_for() {
+    let house = House::new(true, |batching, _| batching.timeout_override = false);
+    let first = house.send("0", &[1, 1], 1.0);
+    house.entered.recv().unwrap();
+    let second = house.send_within("1", &[1, 1], 1.0, Some(Duration::ZERO));
+    house.open();
+    assert!(first.value().is_ok() && second.value().is_ok());
+}
+
+#[test]
+fn a_panic_of_an_observer_costs_its_batch_and_not_the_instance() {
+    let house = House::new(true, |_, _| ());
+    house.door.open.store(true, SeqCst);
+    let lost = house.send(BREAK, &[1, 1], 1.0);
+    assert!(lost.from.recv().is_err());
+    assert!(house.send("1", &[1, 1], 1.0).value().is_ok());
+}
+
+#[test]
+fn a_model_that_panics_over_zeros_is_served_all_the_same() {
+    let house = House::new(true, |_, model| model.panics_over_zeros = true);
+    house.door.open.store(true, SeqCst);
+    assert_eq!(house.send("0", &[1, 1], 1.0).value(), Ok(vec![2.0]));
+}
+
+#[test]
+fn a_tiny_model_is_inline_only_if_its_rows_have_one_size_and_nobody_asked_for_instances() {
+    let model = || {
+        let signature = Signature { inputs: vec![], outputs: vec![] };
+        let (door, slow) = (None, Duration::ZERO);
+        Arc::new(Fake { door, extra_rows: 0, slow, panics_over_zeros: false, signature })
+    };
+    let is_inline = |extent, instances| {
+        let mut plan = plan(extent, BATCHING);
+        plan.instances = instances;
+        Served::start(model(), plan).unwrap().is_inline()
+    };
+    assert!(is_inline(1, None));
+    assert!(!is_inline(-1, None));
+    assert!(!is_inline(1, Some(1)));
 }
 
 #[test]

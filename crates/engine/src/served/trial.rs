@@ -24,14 +24,18 @@ pub(super) struct Measured {
     pub(super) two_rows: Result<(), String>,
 }
 
+impl Measured {
+    /// Nothing is known.
+    pub(super) const FAILED: Self = Self { one_row: None, largest: None, two_rows: Ok(()) };
+}
+
 /// Tries a stream.
 pub(super) fn run(stream: &mut dyn Stream, info: &ModelInfo, max_rows: u32) -> Measured {
-    let failed = Measured { one_row: None, largest: None, two_rows: Ok(()) };
     let one = Zeros::new(info, 1);
     if let Err(error) = warm_up(stream, info) {
         tracing::debug!(model = %info.name, %error, "a warm-up on zeros failed");
         // Without one row there is nothing to compare two with: the runner still checks every answer's rows.
-        return failed;
+        return Measured::FAILED;
     }
     let two_rows = if max_rows > 1 { two(stream, info) } else { Ok(()) };
     let until = Instant::now() + BUDGET;

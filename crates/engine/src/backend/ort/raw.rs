@@ -122,7 +122,14 @@ impl<'a> Value<'a> {
         datatype: Datatype,
         shape: &[i64],
     ) -> Result<Self, Fault> {
-        // SAFETY: the bytes live for 'a, which the value carries, and an input is not written to by a run.
+        let aligned = datatype.size_bytes().is_some_and(|size| data.as_ptr().align_offset(size) == 0);
+        if !aligned {
+            return Err(Fault {
+                message: "bytes that are not aligned for their datatype".into(),
+                invalid_argument: false,
+            });
+        }
+        // SAFETY: the bytes live for 'a, which the value carries, are aligned, and no run writes to an input.
         unsafe { Self::at(memory, data.as_ptr().cast_mut(), data.len(), datatype, shape) }
     }
 
@@ -273,10 +280,18 @@ impl Buffer {
         self.0.len() * size_of::<Block>()
     }
 
-    fn grow(&mut self, bytes: usize) {
+    /// A buffer that cannot grow is a fault of the run that wants it, not the end of the process.
+    fn grow(&mut self, bytes: usize) -> Result<(), Fault> {
         // By half again at least, so that batches that grow row by row do not move the buffer each time.
         let wanted = bytes.max(self.capacity_bytes() + self.capacity_bytes() / 2);
-        self.0.resize(wanted.div_ceil(size_of::<Block>()).max(1), Block([0; 64]));
+        let blocks = wanted.div_ceil(size_of::<Block>()).max(1);
+        let room = self.0.try_reserve_exact(blocks.saturating_sub(self.0.len()));
+        room.map_err(|_| Fault {
+            message: format!("no memory for {wanted} bytes of a tensor"),
+            invalid_argument: false,
+        })?;
+        self.0.resize(blocks, Block([0; 64]));
+        Ok(())
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
@@ -304,12 +319,12 @@ pub(super) struct Bound {
 
 impl Bound {
     /// Room for `len` bytes, to be written before the run.
-    pub(super) fn room(&mut self, len: usize) -> &mut [u8] {
+    pub(super) fn room(&mut self, len: usize) -> Result<&mut [u8], Fault> {
         if self.buffer.capacity_bytes() < len.max(1) {
             self.values.clear();
-            self.buffer.grow(len);
+            self.buffer.grow(len)?;
         }
-        self.buffer.bytes_mut().get_mut(..len).unwrap_or_default()
+        Ok(self.buffer.bytes_mut().get_mut(..len).unwrap_or_default())
     }
 
     /// Makes or finds the value of `shape` over the buffer's first `len` bytes; [`Self::handle`] of the returned
@@ -321,7 +336,7 @@ impl Bound {
         shape: &[i64],
         len: usize,
     ) -> Result<usize, Fault> {
-        self.room(len);
+        self.room(len)?;
         if let Some(known) = self.values.iter().position(|(known, _)| known == shape) {
             return Ok(known);
         }
@@ -455,11 +470,13 @@ mod tests {
     #[test]
     fn a_buffer_grows_keeps_what_it_had_and_stays_aligned() {
         let mut buffer = Buffer::default();
-        buffer.grow(10);
+        buffer.grow(10).unwrap();
         buffer.bytes_mut()[..10].copy_from_slice(b"0123456789");
-        buffer.grow(1000);
+        buffer.grow(1000).unwrap();
         assert_eq!(&buffer.bytes()[..10], b"0123456789");
         assert!(buffer.capacity_bytes() >= 1000);
         assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
+        assert!(buffer.grow(isize::MAX as usize / 2).is_err());
+        assert_eq!(&buffer.bytes()[..10], b"0123456789");
     }
 }
