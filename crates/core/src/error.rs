@@ -195,6 +195,9 @@ pub enum InferError {
         /** Requests that may wait. */
         limit: usize,
     },
+    /// What is being read and what waits fills the memory for requests.
+    #[error("the requests being read and waiting fill the memory for them")]
+    NoRoom,
     /// The request waited longer than it may.
     #[error("Request timeout expired")]
     Timeout,
@@ -276,6 +279,7 @@ impl InferError {
             Self::NoVersions { .. }
             | Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
+            | Self::NoRoom
             | Self::Timeout
             | Self::Draining
             | Self::NotReady(_) => Code::Unavailable,
@@ -307,7 +311,7 @@ impl InferError {
     /// The label under which the failure is counted.
     pub const fn failure_reason(&self) -> FailureReason {
         match self {
-            Self::QueueFull { .. } | Self::Timeout | Self::Draining | Self::NotReady(_) => {
+            Self::QueueFull { .. } | Self::NoRoom | Self::Timeout | Self::Draining | Self::NotReady(_) => {
                 FailureReason::Rejected
             }
             Self::Cancelled => FailureReason::Canceled,
@@ -333,6 +337,9 @@ impl InferError {
             Self::QueueFull { limit, .. } => {
                 Some(format!("{limit} requests wait already; try again after {RETRY_AFTER_SECONDS} s"))
             }
+            Self::NoRoom => Some(
+                "try again in a moment; the operator can raise the limit with --max-buffered-bytes".into(),
+            ),
             Self::UnknownPath { path } => {
                 Some(format!("'{path}' is not a path of this server; GET /v2 tells what is"))
             }
@@ -365,7 +372,7 @@ pub fn dims_text(dims: &[i64]) -> String {
 
 /// How many extents a text of [`dims_text`] has.
 fn axes(dims: &str) -> usize {
-    dims.split(',').filter(|extent| extent.trim_matches(['[', ']']) != "").count()
+    dims.split(',').filter(|extent| !extent.trim_matches(['[', ']']).is_empty()).count()
 }
 
 #[cfg(test)]

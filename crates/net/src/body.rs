@@ -2,14 +2,17 @@
 //!
 //! Invariant: no more than the limit is ever kept, before or after decompression, whatever the length header says.
 use crate::{
-    budget::{Budget, Hold},
+    budget::Hold,
     conn::{Conn, Phase},
+    gather::{Excess, Gather},
+    reactor::Core,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use std::{
     io::{Read as _, Write as _},
+    ops::Deref,
     rc::Rc,
 };
 
@@ -18,8 +21,51 @@ use std::{
 pub struct Body {
     incoming: Incoming,
     conn: Rc<Conn>,
-    budget: Rc<Budget>,
-    max_pieces: usize,
+    core: Rc<Core>,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if !self.incoming.is_end_stream() {
+            self.conn.leave_unread();
+        }
+    }
+}
+
+/// A body that was read. As long as this lives, its memory counts against the core's.
+#[derive(Debug)]
+pub struct Received {
+    bytes: Bytes,
+    hold: Hold,
+}
+
+impl Deref for Received {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Received {
+    /// Decompresses it within `limit_bytes`; what comes out counts in its place.
+    ///
+    /// # Errors
+    /// As [`Encoding::decompress`], or there is no room now.
+    pub fn decompress(mut self, encoding: Encoding, limit_bytes: usize) -> Result<Self, ReadError> {
+        let bytes = encoding.decompress(&self.bytes, limit_bytes)?;
+        self.count(bytes.len())?;
+        self.bytes = bytes;
+        Ok(self)
+    }
+
+    /// Counts memory that was made of this body as well.
+    ///
+    /// # Errors
+    /// There is no room for it now.
+    pub fn count(&mut self, bytes: usize) -> Result<(), ReadError> {
+        self.hold.grow(bytes).map_err(|_| ReadError::NoRoom)
+    }
 }
 
 /// Why a body could not be had.
@@ -38,7 +84,7 @@ pub enum ReadError {
         limit: usize,
     },
     /// All bodies being read at this moment fill the server's memory for them.
-    #[error("the server is reading as many bodies as it has memory for")]
+    #[error("the requests being read and waiting fill the memory for them")]
     NoRoom,
     /// The caller went away or broke the framing.
     #[error("body ended early or is framed wrongly")]
@@ -61,59 +107,45 @@ pub enum Encoding {
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Incoming, conn: Rc<Conn>, budget: Rc<Budget>, max_pieces: usize) -> Self {
-        Self { incoming, conn, budget, max_pieces }
+    pub(crate) fn new(incoming: Incoming, conn: Rc<Conn>, core: Rc<Core>) -> Self {
+        Self { incoming, conn, core }
     }
 
     /// Reads the body whole.
     ///
     /// # Errors
     /// It passes `limit_bytes`, comes in too many pieces, there is no room for it now, or the caller went away.
-    pub async fn read(mut self, limit_bytes: usize) -> Result<Bytes, ReadError> {
+    pub async fn read(mut self, limit_bytes: usize) -> Result<Received, ReadError> {
         self.conn.enter(Phase::Body);
         let whole = self.read_within(limit_bytes).await;
         self.conn.enter(Phase::Busy);
+        self.core.expect_work();
         whole
     }
 
-    async fn read_within(&mut self, limit_bytes: usize) -> Result<Bytes, ReadError> {
+    async fn read_within(&mut self, limit_bytes: usize) -> Result<Received, ReadError> {
         let promised = usize::try_from(self.incoming.size_hint().lower()).unwrap_or(usize::MAX);
         if promised > limit_bytes {
             return Err(ReadError::TooLarge { limit_bytes });
         }
-        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        if first.len() > limit_bytes {
-            return Err(ReadError::TooLarge { limit_bytes });
+        let most_pieces = self.core.limits.max_body_pieces;
+        let mut gather = Gather::new(&self.core.budget, limit_bytes, most_pieces);
+        while let Some(piece) = self.next().await? {
+            gather.push(piece).map_err(|excess| match excess {
+                Excess::Bytes => ReadError::TooLarge { limit_bytes },
+                Excess::Pieces => ReadError::TooManyPieces { limit: most_pieces },
+                Excess::Room => ReadError::NoRoom,
+            })?;
         }
-        // Almost every body comes in one piece and stays the view on the connection's buffer that it is.
-        if self.incoming.is_end_stream() {
-            return Ok(first);
-        }
-        self.gather(first, limit_bytes).await
-    }
-
-    async fn gather(&mut self, first: Bytes, limit_bytes: usize) -> Result<Bytes, ReadError> {
-        let mut hold = Hold::new(Rc::clone(&self.budget));
-        let mut whole = BytesMut::new();
-        let mut pieces = 1;
-        let mut next = Some(first);
-        while let Some(piece) = next {
-            if whole.len() + piece.len() > limit_bytes {
-                return Err(ReadError::TooLarge { limit_bytes });
-            }
-            hold.grow(piece.len()).map_err(|_| ReadError::NoRoom)?;
-            whole.extend_from_slice(&piece);
-            pieces += 1;
-            if pieces > self.max_pieces {
-                return Err(ReadError::TooManyPieces { limit: self.max_pieces });
-            }
-            next = self.next().await?;
-        }
-        Ok(whole.freeze())
+        let (bytes, hold) = gather.finish();
+        Ok(Received { bytes, hold })
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        while let Some(frame) = self.incoming.frame().await {
+        // Asking again at the end costs a turn through hyper's channel.
+        while !self.incoming.is_end_stream()
+            && let Some(frame) = self.incoming.frame().await
+        {
             if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data()
                 && !data.is_empty()
             {
@@ -142,20 +174,24 @@ impl Encoding {
         }
     }
 
-    /// Decompresses, stopping one byte past the limit.
+    /// Decompresses, stopping one byte past the limit. Several gzip members one after another are one body.
     ///
     /// # Errors
-    /// Corrupt data, or more than `limit_bytes` of it.
+    /// Corrupt data, something behind it, or more than `limit_bytes` of it.
     #[expect(clippy::disallowed_types, reason = "this is the capped reader")]
     pub fn decompress(self, data: &[u8], limit_bytes: usize) -> Result<Bytes, ReadError> {
         let cap = limit_bytes as u64 + 1;
-        let mut out = Vec::new();
+        let (mut out, mut rest) = (Vec::new(), data);
         let read = match self {
-            Self::Gzip => flate2::read::GzDecoder::new(data).take(cap).read_to_end(&mut out),
-            Self::Deflate => flate2::read::ZlibDecoder::new(data).take(cap).read_to_end(&mut out),
+            Self::Gzip => flate2::bufread::MultiGzDecoder::new(&mut rest).take(cap).read_to_end(&mut out),
+            Self::Deflate => flate2::bufread::ZlibDecoder::new(&mut rest).take(cap).read_to_end(&mut out),
         };
         read.map_err(|_| ReadError::Corrupt { encoding: self.as_str() })?;
-        if out.len() > limit_bytes { Err(ReadError::TooLarge { limit_bytes }) } else { Ok(out.into()) }
+        match () {
+            () if out.len() > limit_bytes => Err(ReadError::TooLarge { limit_bytes }),
+            () if !rest.is_empty() => Err(ReadError::Corrupt { encoding: self.as_str() }),
+            () => Ok(out.into()),
+        }
     }
 
     /// Compresses, quickly rather than well.
@@ -189,6 +225,17 @@ mod tests {
             assert_eq!(encoding.decompress(&packed, 100_000).unwrap(), zeros);
             let bomb = encoding.decompress(&packed, 99_999).unwrap_err();
             assert!(matches!(bomb, ReadError::TooLarge { limit_bytes: 99_999 }), "{bomb:?}");
+        }
+    }
+
+    #[test]
+    fn several_members_are_one_body_and_what_stands_behind_is_corrupt() {
+        let two = [Encoding::Gzip.compress(b"one "), Encoding::Gzip.compress(b"two")].concat();
+        assert_eq!(Encoding::Gzip.decompress(&two, 100).unwrap(), "one two");
+        for encoding in [Encoding::Gzip, Encoding::Deflate] {
+            let behind = [&encoding.compress(b"one"), &b"junk"[..]].concat();
+            let error = encoding.decompress(&behind, 100).unwrap_err();
+            assert!(matches!(error, ReadError::Corrupt { .. }), "{encoding:?}: {error:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! A connection costs no timer: the core's sweeper looks at every connection once a tick and judges by
 //! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
 use crate::limits::Limits;
+use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -18,6 +19,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// How long a peer may take to acknowledge that an idle connection is closed.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A body that moves so far within the stall timeout is not stalled.
+pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,12 @@ pub(crate) enum Order {
 pub(crate) struct Conn {
     phase: Cell<Phase>,
     since: Cell<u32>,
+    /// Bytes that came since the connection was idle and belong to no request that was handed out.
+    received: Cell<usize>,
+    /// Bytes of a body since its clock was last set back.
+    progress: Cell<usize>,
+    /// A body was left where it is, and its caller may still be sending it.
+    left_unread: Cell<bool>,
     blocked_since: Cell<Option<u32>>,
     clock: Rc<Cell<u32>>,
     order: Cell<Order>,
@@ -63,6 +73,9 @@ impl Conn {
         Rc::new(Self {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
+            received: Cell::new(0),
+            progress: Cell::new(0),
+            left_unread: Cell::new(false),
             blocked_since: Cell::new(None),
             clock,
             order: Cell::new(Order::Go),
@@ -78,13 +91,41 @@ impl Conn {
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.since.set(self.clock.get());
+        self.progress.set(0);
+    }
+
+    /// Bytes that were read and belong to no request that was handed out.
+    pub(crate) fn received(&self) -> usize {
+        self.received.get()
+    }
+
+    /// A request of so many bytes on the wire was handed out.
+    pub(crate) fn hand_out(&self, bytes: usize) {
+        self.received.set(self.received.get().saturating_sub(bytes));
+    }
+
+    /// Notes that a body was not read to its end.
+    pub(crate) fn leave_unread(&self) {
+        self.left_unread.set(true);
+    }
+
+    /// Whether a body was not read to its end.
+    pub(crate) fn left_unread(&self) -> bool {
+        self.left_unread.get()
     }
 
     /// Notes that bytes came.
-    fn read_some(&self) {
+    fn read_some(&self, bytes: usize) {
+        self.received.set(self.received.get() + bytes);
         match self.phase.get() {
             Phase::Idle | Phase::Done => self.enter(Phase::Head),
-            Phase::Body => self.since.set(self.clock.get()),
+            Phase::Body => {
+                // A byte now and then is no progress: else a body could take days.
+                self.progress.set(self.progress.get() + bytes);
+                if self.progress.get() >= PROGRESS_BYTES {
+                    self.enter(Phase::Body);
+                }
+            }
             Phase::Head | Phase::Busy => {}
         }
     }
@@ -154,15 +195,29 @@ fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]
 }
 
 /// A stream that tells its [`Conn`] what moves.
+///
+/// It does not shut down when it is told to: whoever serves the connection looks first at what is left to read.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     inner: T,
     conn: Rc<Conn>,
+    /// Was read before and is read again first.
+    again: Bytes,
 }
 
 impl<T> Watched<T> {
     pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
-        Self { inner, conn }
+        Self { inner, conn, again: Bytes::new() }
+    }
+
+    /// Puts bytes back that were read and not used.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.conn.received.set(0);
+        self.again = bytes;
+    }
+
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
     }
 
     fn written(&self, outcome: &Poll<io::Result<usize>>) {
@@ -182,14 +237,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.again.is_empty() {
+            let some = self.again.len().min(buf.remaining());
+            buf.put_slice(&self.again.split_to(some));
+            self.conn.read_some(some);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
         if outcome.is_pending() {
             self.conn.read_nothing();
         }
         ready!(outcome)?;
-        if buf.filled().len() > before {
-            self.conn.read_some();
+        let some = buf.filled().len() - before;
+        if some > 0 {
+            self.conn.read_some(some);
         }
         Poll::Ready(Ok(()))
     }
@@ -224,8 +286,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -245,7 +307,7 @@ mod tests {
         let limits = Limits { header_timeout: TICK * 4, ..Limits::default() };
         let (conn, clock) = at(Phase::Idle);
         for _ in 0..5 {
-            conn.read_some();
+            conn.read_some(1);
             assert_eq!(conn.judge(&limits), Order::Go);
             clock.set(clock.get() + 1);
         }
@@ -258,10 +320,14 @@ mod tests {
         let (conn, clock) = at(Phase::Body);
         for _ in 0..20 {
             clock.set(clock.get() + 3);
-            conn.read_some();
+            conn.read_some(PROGRESS_BYTES);
             assert_eq!(conn.judge(&limits), Order::Go);
         }
-        clock.set(clock.get() + 5);
+        // A byte at a time is as good as none.
+        for _ in 0..5 {
+            clock.set(clock.get() + 1);
+            conn.read_some(1);
+        }
         assert_eq!(conn.judge(&limits), Order::Abort);
     }
 
@@ -305,7 +371,7 @@ mod tests {
     #[test]
     fn a_connection_is_idle_only_when_the_answer_is_out_and_nothing_waits() {
         let (conn, _) = at(Phase::Done);
-        conn.read_some();
+        conn.read_some(1);
         assert_eq!(conn.phase(), Phase::Head);
         conn.enter(Phase::Done);
         conn.read_nothing();

@@ -13,6 +13,7 @@ mod caught;
 mod conn;
 pub mod drain;
 pub mod exposition;
+mod gather;
 mod grpc;
 mod http1;
 pub mod limits;

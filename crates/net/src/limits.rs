@@ -1,7 +1,7 @@
 //! What a client may make the server hold, and for how long.
 use std::time::Duration;
 
-/// Limits of the network side. Each has a flag of the same name; none is unlimited.
+/// Limits of the network side; none is unlimited. `docs/guide/configuration.md` has their flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections of one listener, over all I/O cores.
@@ -14,19 +14,30 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A connection on which nothing happens.
     pub idle_timeout: Duration,
-    /// A body that does not come, or an answer that is not read.
+    /// A body that does not come, 16 KiB of it at least, or an answer that is not read.
     pub stall_timeout: Duration,
+    /// One body of HTTP, in bytes; what reads it enforces it.
+    pub max_body_bytes: usize,
     /// One gRPC message, in bytes, compressed and decompressed.
     pub max_message_bytes: usize,
-    /// Bodies and messages being read at the same time, in bytes, over all I/O cores.
+    /// Requests that are being read or wait for their answer, in bytes, over all I/O cores: an equal share each, and
+    /// never less than the largest body.
     pub max_buffered_bytes: usize,
     /// Open streams of one HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// Streams that a client reset before they were answered and that are still remembered; one more ends the
     /// connection (CVE-2023-44487).
     pub max_pending_resets: usize,
-    /// Pieces a body may come in, so that a body in one-byte chunks costs no more than a short one.
+    /// Pieces a body may come in if they are smaller than 64 bytes on average, so that a body in one-byte chunks costs
+    /// no more than a short one.
     pub max_body_pieces: usize,
+}
+
+impl Limits {
+    /// The largest body or message that is taken, with what frames it.
+    pub(crate) fn largest_body_bytes(&self) -> usize {
+        self.max_body_bytes.max(self.max_message_bytes) + 1024
+    }
 }
 
 impl Default for Limits {
@@ -38,6 +49,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(300),
             stall_timeout: Duration::from_secs(30),
+            max_body_bytes: 64 << 20,
             max_message_bytes: 64 << 20,
             max_buffered_bytes: 1 << 30,
             max_concurrent_streams: 256,

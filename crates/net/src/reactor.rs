@@ -1,7 +1,7 @@
 //! The I/O cores: one thread each with a runtime, its own listening sockets and its own connections.
 //!
-//! When a core has nothing left that is ready, its turn is over: what the turn has read is run as one batch
-//! ([`Turn::flush`]) before the thread waits for the network again.
+//! When every task that was ready has run, a core's turn is over: what the turn has read is run as one batch
+//! ([`Turn::flush`]) before the thread looks at the network again.
 use crate::{
     budget::Budget,
     conn::{Conn, GOODBYE, Order, Phase, TICK},
@@ -14,10 +14,13 @@ use crate::{
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
+    fmt,
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
+    task::{Poll, Waker},
     thread::JoinHandle,
     time::Instant,
 };
@@ -93,14 +96,23 @@ pub struct Shared {
 pub struct Reactor(Vec<JoinHandle<()>>);
 
 /// One core's own state.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) drain: Drain,
     pub(crate) budget: Rc<Budget>,
     pub(crate) counters: Arc<Counters>,
+    turn: Arc<dyn Turn>,
+    /// Whether something of this turn may wait for its end, and the task that ends it.
+    work: Cell<bool>,
+    ender: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
     conns: RefCell<Slab<(Rc<Conn>, bool)>>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Core")
+    }
 }
 
 impl Reactor {
@@ -160,17 +172,10 @@ fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
         .enable_time()
         .on_thread_park(move || turn.flush())
         .build_local(LocalOptions::default())?;
-    let limits = Limits { max_connections: shared.limits.max_connections.div_ceil(cores), ..shared.limits };
-    let core = Rc::new(Core {
-        limits,
-        drain: shared.drain.clone(),
-        budget: Budget::new(shared.limits.max_buffered_bytes / cores),
-        counters: Arc::clone(&shared.counters),
-        clock: Rc::new(Cell::new(0)),
-        conns: RefCell::new(Slab::new()),
-    });
+    let core = Core::new(shared, cores);
     runtime.block_on(async move {
         let mut accepting = Vec::new();
+        tokio::task::spawn_local(end_turns(Rc::clone(&core)));
         if let Some((socket, service)) = http {
             accepting.push(accept(socket, Listener::Http, &core, service, http1::serve)?);
         }
@@ -247,10 +252,55 @@ impl Drop for Guard {
     }
 }
 
+/// Ends a turn once every task that was ready has run. Without it a core with always something ready would never
+/// park, and so never end a turn.
+async fn end_turns(core: Rc<Core>) {
+    poll_fn(|cx| {
+        let mut ender = core.ender.borrow_mut();
+        if ender.is_none() {
+            *ender = Some(cx.waker().clone());
+        }
+        if core.work.replace(false) {
+            core.turn.flush();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 impl Core {
+    /// One of `cores`.
+    fn new(shared: &Shared, cores: usize) -> Rc<Self> {
+        let limits = shared.limits;
+        // An equal share each, but never so little that a single body would not fit.
+        let share = (limits.max_buffered_bytes / cores).max(limits.largest_body_bytes());
+        Rc::new(Self {
+            limits,
+            drain: shared.drain.clone(),
+            budget: Budget::new(share),
+            turn: Arc::clone(&shared.turn),
+            work: Cell::new(false),
+            ender: RefCell::new(None),
+            counters: Arc::clone(&shared.counters),
+            clock: Rc::new(Cell::new(0)),
+            conns: RefCell::new(Slab::new()),
+        })
+    }
+
+    /// Notes that a request is about to be submitted, so that this turn gets its end.
+    pub(crate) fn expect_work(&self) {
+        if !self.work.replace(true)
+            && let Some(ender) = self.ender.borrow().as_ref()
+        {
+            ender.wake_by_ref();
+        }
+    }
+
     fn admit(self: &Rc<Self>, listener: Listener) -> Option<Guard> {
         let mut conns = self.conns.borrow_mut();
-        if conns.len() >= self.limits.max_connections {
+        // Counted per listener over all cores: a crowd on one must not close the others.
+        let open = self.counters.connections.get(listener as usize).map_or(0, Gauge::get);
+        if usize::try_from(open).unwrap_or(0) >= self.limits.max_connections {
             if let Some(refused) = self.counters.refused.get(listener as usize) {
                 refused.add(1);
             }
@@ -321,4 +371,49 @@ fn ticks() -> tokio::time::Interval {
 /// Where a listener can be reached.
 pub fn address<S>(listener: Option<&(Bound, S)>) -> Option<SocketAddr> {
     listener.map(|(bound, _)| bound.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::SeqCst},
+        time::Duration,
+    };
+
+    #[derive(Default)]
+    struct Turns(AtomicUsize);
+
+    impl Turn for Turns {
+        fn flush(&self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_core_that_never_rests_ends_its_turns_all_the_same() {
+        let turns = Arc::new(Turns::default());
+        let shared = Shared {
+            limits: Limits::default(),
+            drain: Drain::new(Duration::from_secs(1)),
+            turn: Arc::<Turns>::clone(&turns),
+            counters: Arc::default(),
+        };
+        // No hook on parking, and a task that is always ready: what is left is the end of a turn itself.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let core = Core::new(&shared, 1);
+            tokio::task::spawn_local(end_turns(Rc::clone(&core)));
+            for asked in 0..3 {
+                tokio::task::yield_now().await;
+                assert_eq!(turns.0.load(SeqCst), asked);
+                core.expect_work();
+                core.expect_work();
+                while turns.0.load(SeqCst) == asked {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
 }

@@ -38,6 +38,16 @@ pub trait GrpcService: 'static {
     /// The status for a method that is unknown or not offered.
     fn accept(&self, path: &str) -> Result<(), GrpcStatus>;
 
+    /// Whether the rest of a message is worth reading whose first bytes, uncompressed, are `start`: asked once, of a
+    /// message that does not come whole in its first frame.
+    ///
+    /// # Errors
+    /// The status for a caller who would be refused in any case.
+    fn peek(&self, principal: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
+        let _ = (principal, path, start);
+        Ok(())
+    }
+
     /// Answers one call.
     ///
     /// # Cancel safety

@@ -84,6 +84,20 @@ fn method(path: &str) -> Option<(&str, &str)> {
 }
 
 impl GrpcService for Service {
+    fn peek(&self, principal: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
+        if !path.ends_with("/ModelInfer") {
+            return Ok(());
+        }
+        // A model whose name stands behind the tensors is judged once the message is there.
+        match decode::target_of_start(start) {
+            Some(target) => self
+                .route(principal, Verb::Infer, target.model, target.version)
+                .map(|_| ())
+                .map_err(|error| status(&error, "")),
+            None => Ok(()),
+        }
+    }
+
     fn accept(&self, path: &str) -> Result<(), GrpcStatus> {
         let message = match method(path) {
             Some((SERVICE, method)) if OFFERED.contains(&method) => return Ok(()),

@@ -19,7 +19,7 @@ struct Echo;
 
 impl HttpService for Echo {
     async fn call(&self, _: &Principal, _: Parts, body: Body) -> Response<Bytes> {
-        Response::new(body.read(1 << 20).await.unwrap_or_default())
+        Response::new(body.read(1 << 20).await.map(|received| received.clone()).unwrap_or_default())
     }
 }
 

@@ -4,6 +4,7 @@ use super::{
     status::{self, deadline},
 };
 use crate::{
+    budget::Hold,
     caught::caught,
     reactor::Core,
     service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
@@ -15,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    rc::Rc,
     task::Poll,
 };
 use xebec_core::{Code, Principal};
@@ -36,7 +38,10 @@ pub(super) async fn answer<S: GrpcService>(
     let work = async {
         service.accept(path)?;
         let encoding = message::encoding(&head.headers)?;
-        let message = message::read(body, encoding, core).await?;
+        let peek = |start: &[u8]| service.peek(principal, path, start);
+        // Held until the answer is made: what waits counts like what is being read.
+        let (message, _hold) = message::read(body, encoding, core, peek).await?;
+        core.expect_work();
         service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
     };
     let mut work = pin!(work);
@@ -47,8 +52,8 @@ pub(super) async fn answer<S: GrpcService>(
         Err(GrpcStatus { code: Code::Internal.grpc(), message: "internal error".into() })
     });
     match outcome {
-        Ok(GrpcAnswer::One(message)) => send_one(respond, message),
-        Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages).await,
+        Ok(GrpcAnswer::One(message)) => send_one(respond, message, core).await,
+        Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages, core).await,
         Err(refused) => {
             let _ = respond.send_response(status::trailers_only(&refused), true);
         }
@@ -90,10 +95,11 @@ async fn unless_reset<F: Future>(
     .await
 }
 
-fn send_one(mut respond: SendResponse<Bytes>, message: GrpcMessage) {
+async fn send_one(mut respond: SendResponse<Bytes>, message: GrpcMessage, core: &Core) {
     // An error here means the stream is gone: there is nobody to tell.
-    if let Ok(mut stream) = respond.send_response(status::ok_head(), false) {
-        let _ = stream.send_data(message.0, false);
+    if let Ok(mut stream) = respond.send_response(status::ok_head(), false)
+        && send(&mut stream, message.0, core).await.is_some()
+    {
         let _ = stream.send_trailers(status::ok_trailers());
     }
 }
@@ -101,12 +107,11 @@ fn send_one(mut respond: SendResponse<Bytes>, message: GrpcMessage) {
 async fn send_many(
     mut respond: SendResponse<Bytes>,
     mut messages: Pin<Box<dyn futures_core::Stream<Item = GrpcMessage>>>,
+    core: &Core,
 ) {
     let Ok(mut stream) = respond.send_response(status::ok_head(), false) else { return };
     while let Some(message) = next_unless_reset(&mut messages, &mut stream).await {
-        if room_for(&mut stream, message.0.len()).await.is_none()
-            || stream.send_data(message.0, false).is_err()
-        {
+        if send(&mut stream, message.0, core).await.is_none() {
             return;
         }
     }
@@ -130,11 +135,33 @@ async fn next_unless_reset(
     .await
 }
 
-/// Waits until the caller has room, so that a stream that is not read does not grow here.
-async fn room_for(stream: &mut SendStream<Bytes>, bytes: usize) -> Option<()> {
-    stream.reserve_capacity(bytes);
-    while stream.capacity() < bytes.min(1) {
-        poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+/// Sends a message as fast as the caller makes room for it; `None` if it is gone, or makes none for too long.
+///
+/// An answer that waits for room counts like a request that waits: callers who never read are not a way to fill the
+/// memory.
+async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, core: &Core) -> Option<()> {
+    stream.reserve_capacity(data.len());
+    if stream.capacity() >= data.len() {
+        return stream.send_data(data, false).ok();
+    }
+    let mut hold = Hold::new(Rc::clone(&core.budget));
+    if hold.grow(data.len()).is_err() {
+        stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+        return None;
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len());
+        let room = poll_fn(|cx| stream.poll_capacity(cx));
+        match tokio::time::timeout(core.limits.stall_timeout, room).await {
+            Ok(room) => {
+                let some = room?.ok()?.min(data.len());
+                stream.send_data(data.split_to(some), false).ok()?;
+            }
+            Err(_) => {
+                stream.send_reset(Reason::CANCEL);
+                return None;
+            }
+        }
     }
     Some(())
 }

@@ -1,17 +1,21 @@
-//! The one request message of a call: length prefix, compression, limits.
+//! The one request message of a call: length prefix, compression, limits, and the time it may take.
 //!
 //! # Source
 //! gRPC over HTTP2, "Length-Prefixed-Message" and "Compression".
 use crate::{
     body::{Encoding, ReadError},
     budget::Hold,
+    conn::PROGRESS_BYTES,
+    gather::{Excess, Gather},
     reactor::Core,
     service::GrpcStatus,
 };
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
+use futures_util::FutureExt as _;
 use h2::RecvStream;
 use http::{HeaderMap, HeaderValue};
-use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::Instant;
 use xebec_core::Code;
 
 const PREFIX_BYTES: usize = 5;
@@ -30,32 +34,59 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, GrpcStat
     }
 }
 
-/// Reads the stream to its end and takes the one message out of it.
+/// Reads the stream to its end and takes the one message out of it. `peek` sees its beginning before the rest of a
+/// message that comes in several frames is waited for.
 pub(super) async fn read(
-    mut body: RecvStream,
+    body: RecvStream,
     encoding: Option<Encoding>,
     core: &Core,
-) -> Result<Bytes, GrpcStatus> {
+    peek: impl FnOnce(&[u8]) -> Result<(), GrpcStatus>,
+) -> Result<(Bytes, Hold), GrpcStatus> {
     let limit = core.limits.max_message_bytes;
-    let Some(first) = next(&mut body).await? else {
+    let mut gather = Gather::new(&core.budget, PREFIX_BYTES + limit, core.limits.max_body_pieces);
+    let mut frames = Frames { body, pace: Pace::new(core.limits.stall_timeout) };
+    let Some(first) = frames.next().await? else {
         return Err(fail(Code::InvalidArgument, "the call has no message"));
     };
-    let wanted = PREFIX_BYTES + announced(&first, limit)?.unwrap_or(0);
-    // Almost every message comes in one frame and stays the view on the connection's buffer that it is.
-    let mut whole = first;
-    if whole.len() < PREFIX_BYTES || whole.len() < wanted {
-        whole = gather(whole, &mut body, core).await?;
+    let mut wanted = announced(&first, limit)?;
+    let comes_in_parts = wanted.is_none_or(|wanted| first.len() < PREFIX_BYTES + wanted);
+    if comes_in_parts && first.first() == Some(&0) {
+        peek(first.get(PREFIX_BYTES..).unwrap_or_default())?;
     }
-    let wanted = PREFIX_BYTES + announced(&whole, limit)?.unwrap_or(0);
-    if whole.len() < wanted || whole.len() < PREFIX_BYTES {
-        return Err(fail(Code::InvalidArgument, "the message ends before its length"));
+    push(&mut gather, first, limit)?;
+    while let Some(frame) = frames.next().await? {
+        push(&mut gather, frame, limit)?;
+        wanted = announced(gather.start(), limit)?;
     }
-    if whole.len() > wanted || (!body.is_end_stream() && next(&mut body).await?.is_some()) {
-        return Err(fail(Code::Unsupported, "the method takes one message and got more"));
+    let (mut whole, mut hold) = gather.finish();
+    match wanted {
+        Some(wanted) if whole.len() == PREFIX_BYTES + wanted => {}
+        Some(wanted) if whole.len() > PREFIX_BYTES + wanted => {
+            return Err(fail(Code::Unsupported, "the method takes one message and got more"));
+        }
+        _ => return Err(fail(Code::InvalidArgument, "the message ends before its length")),
     }
     let compressed = whole.first() == Some(&1);
     whole.advance(PREFIX_BYTES);
-    decompress(whole, compressed, encoding, limit)
+    if compressed {
+        whole = decompress(&whole, encoding, limit)?;
+        hold.grow(whole.len()).map_err(|_| no_room())?;
+    }
+    Ok((whole, hold))
+}
+
+fn push(gather: &mut Gather, frame: Bytes, limit: usize) -> Result<(), GrpcStatus> {
+    gather.push(frame).map_err(|excess| match excess {
+        Excess::Bytes => too_large(limit),
+        Excess::Pieces => {
+            fail(Code::InvalidArgument, "the message comes in too many pieces; send larger frames")
+        }
+        Excess::Room => no_room(),
+    })
+}
+
+fn no_room() -> GrpcStatus {
+    fail(Code::Unavailable, "the requests being read and waiting fill the memory for them; try again")
 }
 
 /// The length in the prefix, once the prefix is there.
@@ -77,66 +108,78 @@ fn too_large(limit: usize) -> GrpcStatus {
     )
 }
 
-async fn gather(first: Bytes, body: &mut RecvStream, core: &Core) -> Result<Bytes, GrpcStatus> {
-    let limit = core.limits.max_message_bytes;
-    let mut hold = Hold::new(Rc::clone(&core.budget));
-    let mut whole = BytesMut::new();
-    let mut pieces = 0;
-    let mut piece = Some(first);
-    while let Some(data) = piece {
-        pieces += 1;
-        if pieces > core.limits.max_body_pieces {
-            return Err(fail(
-                Code::InvalidArgument,
-                "the message comes in too many pieces; send larger frames",
-            ));
-        }
-        if whole.len() + data.len() > PREFIX_BYTES + limit {
-            return Err(too_large(limit));
-        }
-        if hold.grow(data.len()).is_err() {
-            return Err(fail(
-                Code::Unavailable,
-                "the server is reading as many messages as it has memory for",
-            ));
-        }
-        whole.extend_from_slice(&data);
-        announced(&whole, limit)?;
-        piece = next(body).await?;
-    }
-    Ok(whole.freeze())
+/// How long a message may stand still. A frame that is there already costs no timer.
+struct Pace {
+    limit: Duration,
+    until: Option<Instant>,
+    progress: usize,
 }
 
-async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, GrpcStatus> {
-    loop {
-        let Some(data) = body.data().await else { return Ok(None) };
-        let data = data.map_err(|_| fail(Code::Cancelled, "the stream ended early"))?;
-        // What is in our hands counts against our own limits from here on, not against the caller's window.
-        if body.flow_control().release_capacity(data.len()).is_err() {
-            return Err(fail(Code::Internal, "flow control failed"));
-        }
-        if !data.is_empty() {
-            return Ok(Some(data));
+impl Pace {
+    fn new(limit: Duration) -> Self {
+        Self { limit, until: None, progress: 0 }
+    }
+
+    /// When the stream is given up, if nothing more comes.
+    fn until(&mut self) -> Instant {
+        *self.until.get_or_insert_with(|| Instant::now() + self.limit)
+    }
+
+    fn moved(&mut self, bytes: usize) {
+        // A byte now and then is no progress.
+        self.progress += bytes;
+        if self.progress >= PROGRESS_BYTES {
+            (self.until, self.progress) = (None, 0);
         }
     }
 }
 
-fn decompress(
-    message: Bytes,
-    compressed: bool,
-    encoding: Option<Encoding>,
-    limit: usize,
-) -> Result<Bytes, GrpcStatus> {
-    match (compressed, encoding) {
-        (false, _) => Ok(message),
-        (true, None) => {
-            Err(fail(Code::InvalidArgument, "the message is compressed but grpc-encoding is not set"))
+struct Frames {
+    body: RecvStream,
+    pace: Pace,
+}
+
+impl Frames {
+    async fn next(&mut self) -> Result<Option<Bytes>, GrpcStatus> {
+        loop {
+            if self.body.is_end_stream() {
+                return Ok(None);
+            }
+            let Some(data) = self.frame().await? else { return Ok(None) };
+            // What is in our hands counts against our own limits from here on, not against the caller's window.
+            if self.body.flow_control().release_capacity(data.len()).is_err() {
+                return Err(fail(Code::Internal, "flow control failed"));
+            }
+            self.pace.moved(data.len());
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
         }
-        (true, Some(encoding)) => encoding.decompress(&message, limit).map_err(|error| match error {
-            ReadError::TooLarge { .. } => too_large(limit),
-            other => fail(Code::InvalidArgument, other.to_string()),
-        }),
     }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>, GrpcStatus> {
+        let ended = |_| fail(Code::Cancelled, "the stream ended early");
+        if let Some(ready) = self.body.data().now_or_never() {
+            return ready.transpose().map_err(ended);
+        }
+        match tokio::time::timeout_at(self.pace.until(), self.body.data()).await {
+            Ok(data) => data.transpose().map_err(ended),
+            Err(_) => {
+                let waited = self.pace.limit.as_secs_f32();
+                Err(fail(Code::Cancelled, format!("the message stood still for {waited} s")))
+            }
+        }
+    }
+}
+
+fn decompress(message: &[u8], encoding: Option<Encoding>, limit: usize) -> Result<Bytes, GrpcStatus> {
+    let Some(encoding) = encoding else {
+        return Err(fail(Code::InvalidArgument, "the message is compressed but grpc-encoding is not set"));
+    };
+    encoding.decompress(message, limit).map_err(|error| match error {
+        ReadError::TooLarge { .. } => too_large(limit),
+        other => fail(Code::InvalidArgument, other.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -155,8 +198,8 @@ mod tests {
     #[test]
     fn a_compressed_message_needs_an_announced_compression() {
         let packed = Encoding::Gzip.compress(b"hello");
-        assert_eq!(decompress(packed.clone(), true, Some(Encoding::Gzip), 10).unwrap(), "hello");
-        assert_eq!(decompress(packed.clone(), true, None, 10).unwrap_err().code, 3);
-        assert_eq!(decompress(packed, true, Some(Encoding::Gzip), 4).unwrap_err().code, 8);
+        assert_eq!(decompress(&packed, Some(Encoding::Gzip), 10).unwrap(), "hello");
+        assert_eq!(decompress(&packed, None, 10).unwrap_err().code, 3);
+        assert_eq!(decompress(&packed, Some(Encoding::Gzip), 4).unwrap_err().code, 8);
     }
 }

@@ -33,11 +33,18 @@ pub(super) fn trailers_only(status: &GrpcStatus) -> Response<()> {
     let mut response = ok_head();
     let headers = response.headers_mut();
     headers.insert(STATUS, HeaderValue::from(u16::from(status.code)));
-    if let Ok(message) = HeaderValue::from_str(&percent_encode(&status.message)) {
+    if let Ok(message) = HeaderValue::from_str(&percent_encode(shortened(&status.message))) {
         headers.insert(MESSAGE, message);
     }
     headers.insert(ACCEPT, HeaderValue::from_static("identity,deflate,gzip"));
     response
+}
+
+/// Clients refuse headers that are too long, and then nobody learns what was wrong.
+const MESSAGE_BYTES: usize = 2048;
+
+fn shortened(message: &str) -> &str {
+    message.get(..message.floor_char_boundary(MESSAGE_BYTES)).unwrap_or(message)
 }
 
 /// Printable ASCII but `%` goes as it is, every other byte as `%XX`.
@@ -61,10 +68,16 @@ pub(super) async fn deadline<T, E>(
 ) -> Result<Result<T, GrpcStatus>, E> {
     match headers.get("grpc-timeout").and_then(|value| timeout(value.as_bytes())) {
         None => work.await,
-        Some(limit) => tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            Ok(Err(GrpcStatus { code: DEADLINE_EXCEEDED, message: "Deadline Exceeded".into() }))
-        }),
+        // Nothing is begun for a caller whose time is up already.
+        Some(Duration::ZERO) => Ok(Err(deadline_exceeded())),
+        Some(limit) => {
+            tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(deadline_exceeded())))
+        }
     }
+}
+
+fn deadline_exceeded() -> GrpcStatus {
+    GrpcStatus { code: DEADLINE_EXCEEDED, message: "Deadline Exceeded".into() }
 }
 
 /// At most eight digits and a unit. Nonsense counts as no deadline, as it does for gRPC's own servers.
@@ -92,6 +105,14 @@ mod tests {
     #[test]
     fn messages_survive_the_header_they_travel_in() {
         assert_eq!(percent_encode("input 'x' has 50% ü\n"), "input 'x' has 50%25 %C3%BC%0A");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_to_what_clients_take_in_a_header() {
+        assert_eq!(shortened("short"), "short");
+        let long = "ü".repeat(MESSAGE_BYTES);
+        assert_eq!(shortened(&long).len(), MESSAGE_BYTES);
+        assert!(percent_encode(shortened(&long)).len() < 8000);
     }
 
     #[test]

@@ -3,7 +3,10 @@ use crate::server::Server;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
-use std::{sync::atomic::Ordering::SeqCst, time::Instant};
+use std::{
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpStream;
 use xebec_net::limits::Limits;
 
@@ -159,4 +162,46 @@ async fn what_is_not_grpc_is_told_so_in_http() {
     let post = Request::post("http://x/echo/x").header("content-type", "text/plain").body(()).unwrap();
     let (response, _) = client.send_request(post, true).unwrap();
     assert_eq!(response.await.unwrap().status(), 415);
+}
+
+#[tokio::test]
+async fn a_message_that_stands_still_ends_its_stream_and_not_the_connection() {
+    let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let mut client = connect(&server).await;
+    let request =
+        Request::post("http://x/echo/x").header("content-type", "application/grpc").body(()).unwrap();
+    let (response, mut stream) = client.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false).unwrap();
+    let (_, status, message) = finish(response).await;
+    assert_eq!((status.as_str(), message.as_str()), ("1", "the message stood still for 0.2 s"));
+    let (_, status, _) = call(&mut client, "/echo/x", &[0, 0, 0, 0, 1, 9], &[]).await;
+    assert_eq!(status, "0");
+}
+
+#[tokio::test]
+async fn an_answer_that_its_caller_makes_no_room_for_ends_its_stream() {
+    let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let stream = TcpStream::connect(server.grpc).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (client, connection) = builder.initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let response = start(&mut client, "/echo/x", &[0, 0, 0, 0, 1, 9], &[]).await.unwrap();
+    let reset = response.into_body().data().await.unwrap().unwrap_err();
+    assert_eq!(reset.reason(), Some(h2::Reason::CANCEL));
+}
+
+#[tokio::test]
+async fn who_would_be_refused_in_any_case_is_refused_before_the_rest_of_the_message() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let request =
+        Request::post("http://x/echo/peek").header("content-type", "application/grpc").body(()).unwrap();
+    let (response, mut stream) = client.send_request(request, false).unwrap();
+    // A million bytes are announced, and three come.
+    stream.send_data(Bytes::from_static(&[0, 0, 15, 66, 64, 1, 2, 3]), false).unwrap();
+    let (_, status, message) = finish(response).await;
+    assert_eq!((status.as_str(), message.as_str()), ("7", "not with 3 bytes"));
 }

@@ -64,8 +64,14 @@ impl HttpService for Echo {
             "/big" => return Response::new(vec![b'x'; 64 << 20].into()),
             _ => {}
         }
-        match body.read(1 << 20).await {
-            Ok(bytes) => Response::new(bytes),
+        let keeps = head.uri.path() == "/keep";
+        let body = body.read(1 << 20).await;
+        if keeps && body.is_ok() {
+            // Held by a test that looks at what others get meanwhile.
+            tokio::time::timeout(Duration::from_secs(2), self.hold()).await.unwrap_or_default();
+        }
+        match body {
+            Ok(received) => Response::new(received.clone()),
             Err(error) => {
                 let status = if matches!(error, ReadError::TooLarge { .. }) { 413 } else { 400 };
                 Response::builder().status(status).body(error.to_string().into()).unwrap()
@@ -80,6 +86,16 @@ impl GrpcService for Echo {
             return Ok(());
         }
         Err(GrpcStatus { code: Code::Unsupported.grpc(), message: format!("{path} is not offered: 100 %") })
+    }
+
+    fn peek(&self, _: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
+        if path != "/echo/peek" {
+            return Ok(());
+        }
+        Err(GrpcStatus {
+            code: Code::PermissionDenied.grpc(),
+            message: format!("not with {} bytes", start.len()),
+        })
     }
 
     async fn call(&self, call: GrpcCall<'_>) -> Result<GrpcAnswer, GrpcStatus> {

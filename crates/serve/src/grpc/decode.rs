@@ -4,7 +4,7 @@
 use super::fields::{Content, Fields, malformed, varints};
 use crate::{
     parameters::{MOST_AXES, MOST_TENSORS, RequestParameters, TensorParameters, Value, too_many},
-    tensor::{intern, typed},
+    tensor::{each_once, intern, typed},
 };
 use bytes::Bytes;
 use std::time::Instant;
@@ -39,6 +39,20 @@ pub(super) fn peek(message: &[u8]) -> Result<Target<'_>, InferError> {
     Ok(target)
 }
 
+/// Model and version by the beginning of a message, if the model's name is in it.
+pub(super) fn target_of_start(start: &[u8]) -> Option<Target<'_>> {
+    let mut target = Target { model: "", version: "" };
+    let mut fields = Fields(start);
+    while let Ok(Some((number, content))) = fields.next() {
+        match number {
+            1 => target.model = content.text().ok()?,
+            2 => target.version = content.text().ok()?,
+            _ => break,
+        }
+    }
+    (!target.model.is_empty()).then_some(target)
+}
+
 /// Decodes the whole request. The request's own mark is left in `id` also if the rest is wrong.
 pub(super) fn request(
     message: &Bytes,
@@ -61,6 +75,7 @@ pub(super) fn request(
             _ => (),
         }
     }
+    each_once(&outputs)?;
     let inputs = tensors(message, inputs, &raw, info)?;
     Ok(InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received })
 }

@@ -59,17 +59,18 @@ impl Service {
         let routed = record.routed.insert(self.route(principal, Verb::Infer, &model, version)?);
         let encoding = content_encoding(&head.headers)?;
         let limit = self.0.settings.max_body_bytes;
-        let body = body.read(limit).await.map_err(unreadable)?;
+        let mut body = body.read(limit).await.map_err(unreadable)?;
         let received = Instant::now();
         record.bytes_in = body.len();
-        let body = match encoding {
-            Some(encoding) => encoding.decompress(&body, limit).map_err(unreadable)?,
-            None => body,
-        };
+        if let Some(encoding) = encoding {
+            body = body.decompress(encoding, limit).map_err(unreadable)?;
+        }
         let json_length = json_length(&head.headers, body.len())?;
         let info = routed.upstream.info();
         let depth = self.0.settings.max_json_depth;
         let parsed = request::parse(&body, json_length, info, depth, received, &mut record.id)?;
+        // Tensors of JSON are memory of their own; views on the body are counted twice, which errs on the safe side.
+        body.count(parsed.request.inputs.iter().map(|tensor| tensor.data.len()).sum()).map_err(unreadable)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         let decoded = Instant::now();
         let response = Self::run(routed, parsed.request).await?;
@@ -97,7 +98,7 @@ fn unreadable(fault: ReadError) -> InferError {
         ReadError::TooLarge { limit_bytes } => {
             InferError::TooLarge { what: "request body", limit_bytes: limit_bytes as u64, flag: FLAG }
         }
-        ReadError::NoRoom => InferError::NotReady(fault.to_string()),
+        ReadError::NoRoom => InferError::NoRoom,
         ReadError::TooManyPieces { .. } | ReadError::Broken(_) | ReadError::Corrupt { .. } => {
             InferError::invalid(fault.to_string())
         }
@@ -105,7 +106,14 @@ fn unreadable(fault: ReadError) -> InferError {
 }
 
 fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError> {
-    let Some(value) = headers.get(header::CONTENT_ENCODING) else { return Ok(None) };
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(InferError::invalid_hint(
+            "the body has several content encodings",
+            "compress it once, with gzip or deflate",
+        ));
+    }
     let token = value.to_str().unwrap_or_default();
     if token.is_empty() || token.eq_ignore_ascii_case("identity") {
         return Ok(None);
@@ -120,7 +128,8 @@ fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError>
 fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
     let Some(value) = headers.get(JSON_LENGTH) else { return Ok(body) };
     let text = value.to_str().unwrap_or_default();
-    let length: usize = text.parse().map_err(|_| {
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length: usize = digits.and_then(|text| text.parse().ok()).ok_or_else(|| {
         InferError::invalid(format!(
             "header Inference-Header-Content-Length is '{}', which is not a number of bytes",
             text.chars().take(40).collect::<String>()

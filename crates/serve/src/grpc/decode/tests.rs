@@ -214,6 +214,14 @@ fn narrow_integers_are_checked_and_other_fields_are_refused() {
 }
 
 #[test]
+fn an_output_that_is_asked_for_twice_is_refused() {
+    let output = |name: &str| InferRequestedOutputTensor { name: name.into(), ..Default::default() };
+    let outputs = vec![output("y"), output("z"), output("y")];
+    let error = decode(&ModelInferRequest { outputs, ..ModelInferRequest::default() }).unwrap_err();
+    assert_eq!(error.to_string(), "output 'y' is requested twice");
+}
+
+#[test]
 fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
     for choice in [ParameterChoice::Int64Param(1500), ParameterChoice::Uint64Param(1500)] {
         let parameters = [("timeout".to_owned(), parameter(choice))].into();
@@ -225,6 +233,9 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
         ("sequence_id", ParameterChoice::Uint64Param(u64::MAX)),
         ("sequence_start", ParameterChoice::BoolParam(true)),
         ("priority", ParameterChoice::Uint64Param(1)),
+        ("priority", ParameterChoice::StringParam("9".into())),
+        ("priority", ParameterChoice::DoubleParam(1.5)),
+        ("headers", ParameterChoice::StringParam("x".into())),
     ] {
         let parameters = [(name.to_owned(), parameter(choice))].into();
         let error = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap_err();
@@ -254,7 +265,7 @@ prop_compose! {
             ("[a-z]{1,4}", prop::collection::vec(0i64..5, 0..4), prop::collection::vec(any::<u8>(), 0..40)),
             0..5,
         ),
-        outputs in prop::collection::vec("[a-z]{1,4}", 0..4),
+        outputs in prop::collection::btree_set("[a-z]{1,4}", 0..4),
         own in prop::option::of(any::<i64>()),
     ) -> ModelInferRequest {
         ModelInferRequest {
@@ -309,4 +320,20 @@ proptest! {
             prop_assert!(ModelInferRequest::decode(bytes.as_slice()).is_ok());
         }
     }
+}
+
+#[test]
+fn the_beginning_of_a_message_says_the_model_if_its_name_is_there_whole() {
+    let message = ModelInferRequest {
+        model_name: "fraud".into(),
+        model_version: "3".into(),
+        raw_input_contents: vec![vec![0; 100].into()],
+        ..ModelInferRequest::default()
+    };
+    let bytes = prost::Message::encode_to_vec(&message);
+    for end in 10..bytes.len() {
+        assert_eq!(target_of_start(&bytes[..end]), Some(Target { model: "fraud", version: "3" }), "{end}");
+    }
+    assert_eq!(target_of_start(&bytes[..7]), Some(Target { model: "fraud", version: "" }));
+    (0..7).for_each(|end| assert_eq!(target_of_start(&bytes[..end]), None, "{end}"));
 }
