@@ -3,7 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# What comes from package registries lies outside the work tree, keyed by version, so that a fresh clone finds it.
+# What comes from package registries lies outside the work tree. Its path has the version, or the checksum of what it is
+# made from, and so is right whenever it exists: its sources are prerequisites of order alone, because in a fresh clone
+# they are always newer. Files are made under another name and moved into place: a library that runs is not overwritten.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xebec
 PYTHON ?= python3
 ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements-engine.txt)
@@ -17,7 +19,7 @@ CARGO_MACHETE_VERSION := 0.9.2
 export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
 
-.PHONY: help demo test lint bench soak engine peers tools generate models fuzz clean
+.PHONY: help demo test lint bench soak engine peers tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,22 +47,28 @@ soak: engine $(ENCODER) ## 60 s at three times the capacity: memory, refusals, g
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures soak --encoder $(ENCODER)
 
-$(ENCODER): models/make_encoder.py | $(CLIENTS)/.done
-	$(CLIENTS)/bin/python models/make_encoder.py $@
+$(ENCODER): | models/make_encoder.py $(CLIENTS)/.done
+	mkdir -p $(@D)
+	$(CLIENTS)/bin/python models/make_encoder.py $(@D)/.new-$(@F)
+	mv $(@D)/.new-$(@F) $@
 
 engine: $(ENGINE)/.done ## ONNX Runtime's library, from its PyPI wheel
-$(ENGINE)/.done: tools/python/requirements-engine.txt
-	mkdir -p $(ENGINE)
-	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --dest $(ENGINE) --requirement $<
-	cd $(ENGINE) && $(PYTHON) -m zipfile -e onnxruntime-*.whl wheel
-	cp $(ENGINE)/wheel/onnxruntime/capi/libonnxruntime.so.* $(ENGINE)/wheel/onnxruntime/LICENSE $(ENGINE)/wheel/onnxruntime/ThirdPartyNotices.txt $(ENGINE)/
-	rm -r $(ENGINE)/wheel $(ENGINE)/onnxruntime-*.whl
-	touch $@
+$(ENGINE)/.done: NEW = $(CACHE)/engine/.new-$(ENGINE_VERSION)
+$(ENGINE)/.done: | tools/python/requirements-engine.txt
+	rm -rf $(NEW) && mkdir -p $(NEW)
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --dest $(NEW) --requirement tools/python/requirements-engine.txt
+	cd $(NEW) && $(PYTHON) -m zipfile -e onnxruntime-*.whl wheel
+	cd $(NEW) && mv wheel/onnxruntime/capi/libonnxruntime.so.* wheel/onnxruntime/LICENSE wheel/onnxruntime/ThirdPartyNotices.txt .
+	rm -r $(NEW)/wheel $(NEW)/onnxruntime-*.whl
+	touch $(NEW)/.done
+	rm -rf $(ENGINE) && mv $(NEW) $(ENGINE)
 
+# A virtual environment knows its own path: it is made in place, and anew if it is not whole.
 peers: $(CLIENTS)/.done ## the stock clients that tests drive, from PyPI
-$(CLIENTS)/.done: tools/python/requirements-clients.txt
+$(CLIENTS)/.done: | tools/python/requirements-clients.txt
+	rm -rf $(CLIENTS)
 	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/pip install --quiet --requirement $<
+	$(CLIENTS)/bin/pip install --quiet --requirement tools/python/requirements-clients.txt
 	touch $@
 
 tools: $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-machete ## cargo-deny and cargo-machete, from crates.io

@@ -16,18 +16,39 @@ EXAMPLE = ROOT / "examples/fraud-detection"
 MODELS = ("fraud-mlp", "fraud-trees")
 
 
-def start(binary: Path, ports: list[str]) -> tuple[subprocess.Popen, dict[str, str]]:
-    """Starts `xebec up examples` and waits until it says that it is ready."""
-    command = [str(binary), "up", str(ROOT / "examples"), *ports]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+def wait_ready(server: subprocess.Popen) -> dict[str, str]:
+    """Shows what the server says until it is ready; returns it by its first words."""
     said = {}
     for line in server.stdout:
         print(line, end="", flush=True)
         word, _, rest = line.strip().partition(" ")
         said[word] = rest.strip()
         if word == "ready":
-            return server, said
+            return said
     sys.exit(f"xebec ended with status {server.wait()} before it was ready")
+
+
+def end(server: subprocess.Popen) -> None:
+    """Ends the server, which drains; it does not outlive this script."""
+    if server.poll() is not None:
+        return
+    server.terminate()
+    try:
+        server.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+class Told(Exception):
+    """SIGINT or SIGTERM."""
+
+
+def told(*_: object) -> None:
+    # One is enough: what follows is the way to the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise Told
 
 
 def transactions(count: int) -> tuple[list[str], list[list[float]], list[bool]]:
@@ -70,28 +91,56 @@ def show(url: str) -> bool:
     return right
 
 
+def try_it(said: dict[str, str]) -> None:
+    print("\ntry it yourself:")
+    print(f"  curl -s {said['http']}/v2/models/fraud-mlp/infer -d @examples/fraud-detection/request.json")
+    print(f"  target/release/xebec infer fraud-mlp --url {said['http']} --input examples/fraud-detection/request.json")
+    print(f"  curl -s {said['metrics']}")
+
+
+def serve(server: subprocess.Popen, once: bool) -> int:
+    """The demonstration on a server that starts; the exit status."""
+    said = wait_ready(server)
+    right = show(said["http"])
+    if once:
+        print(f"\nserved on {said['http']} and {said['grpc']} (gRPC), metrics on {said['metrics']}")
+        return 0 if right else 1
+    try_it(said)
+    print("\nserving until Ctrl-C", flush=True)
+    try:
+        status = server.wait()
+    except Told:
+        return 0 if right else 1
+    print(f"xebec ended by itself with status {status}", file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/xebec")
     parser.add_argument("--once", action="store_true", help="stop after the answers, with their exit status, on free ports")
     arguments = parser.parse_args()
+    if not arguments.binary.is_file():
+        sys.exit(f"there is no {arguments.binary}; `make demo` builds it, or: cargo build --release --package xebec")
     free = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
-    server, said = start(arguments.binary, free if arguments.once else [])
+    command = [str(arguments.binary), "up", str(ROOT / "examples"), *(free if arguments.once else [])]
+    server = None
     try:
-        right = show(said["http"])
-        print("\ntry it yourself:")
-        print(f"  curl -s {said['http']}/v2/models/fraud-mlp/infer -d @examples/fraud-detection/request.json")
-        print(f"  target/release/xebec infer fraud-mlp --url {said['http']} --input examples/fraud-detection/request.json")
-        print(f"  curl -s {said['metrics']}")
-        if not arguments.once:
-            print("\nserving until Ctrl-C", flush=True)
-            signal.signal(signal.SIGINT, lambda *_: None)
-            server.wait()
+        signal.signal(signal.SIGINT, told)
+        signal.signal(signal.SIGTERM, told)
+        # In a session of its own: Ctrl-C would reach it too, and be the first of two signals, of which the second kills.
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        return serve(server, arguments.once)
+    except Told:
+        # Cut short before all answers were there.
+        return 130
+    except OSError as error:
+        # The server refused or was not reached; a traceback would say less.
+        print(f"the demonstration failed: {error}", file=sys.stderr)
+        return 1
     finally:
-        if server.poll() is None:
-            server.terminate()
-        server.wait(timeout=60)
-    return 0 if right else 1
+        if server is not None:
+            end(server)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 use crate::generate::root;
 use anyhow::{Context as _, bail};
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::mpsc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -49,8 +50,14 @@ pub fn engine_library() -> anyhow::Result<PathBuf> {
     let cache = cache("XEBEC_ENGINE_CACHE", "engine");
     let mut found: Vec<PathBuf> =
         glob(&cache, "onnxruntime-").into_iter().flat_map(|f| glob(&f, "libonnxruntime.so")).collect();
-    found.sort();
+    // As numbers: 1.31.1 is newer than 1.9.0.
+    found.sort_by_key(|path| numbers(path));
     found.pop().with_context(|| format!("no libonnxruntime.so below {}: run `make engine`", cache.display()))
+}
+
+fn numbers(path: &std::path::Path) -> Vec<u64> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 /// The Python of the stock clients' environment.
@@ -107,20 +114,16 @@ impl Server {
         std::thread::spawn(move || {
             BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(send.try_send(line)))
         });
+        let log = pass_on(child.stderr.take().context("no standard error")?);
         let greeting = match greeting(&lines) {
             Ok(greeting) => greeting,
             Err(error) => {
                 child.kill()?;
-                let mut stderr = String::new();
-                child.stderr.take().context("no standard error")?.read_to_string(&mut stderr)?;
-                bail!("{error}; it said:\n{stderr}");
+                let log = log.join().unwrap_or_default();
+                bail!("{error}; it said:\n{log}");
             }
         };
         let ready_after = started.elapsed();
-        let log = child.stderr.take().context("no standard error")?;
-        std::thread::spawn(move || {
-            BufReader::new(log).lines().map_while(Result::ok).for_each(|line| eprintln!("{line}"))
-        });
         let address = |name: &str| address(&greeting, name);
         Ok(Self {
             http: address("http")?,
@@ -161,6 +164,25 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Most of a log that is kept for the text of an error, in bytes.
+const KEPT: usize = 64 << 10;
+
+/// Prints what a server logs, from its first line on, so that it never waits for a full pipe; the begin is kept.
+fn pass_on(log: ChildStderr) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut kept = String::new();
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            // If nobody listens, the server's log is still to be read.
+            let _ = writeln!(std::io::stderr(), "{line}");
+            if kept.len() < KEPT {
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        }
+        kept
+    })
 }
 
 fn greeting(lines: &mpsc::Receiver<String>) -> anyhow::Result<String> {

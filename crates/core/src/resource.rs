@@ -7,14 +7,6 @@ use std::collections::BTreeMap;
 /// The only version of the resources.
 pub const API_VERSION: &str = "xebec.dev/v1alpha1";
 
-/// One document, told apart by its `kind`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "kind")]
-pub enum Resource {
-    /// A served model.
-    InferenceService(InferenceService),
-}
-
 /// A served model.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -21,6 +21,9 @@ use xebec_serve::{AccessEntry, AccessLog};
 /// Lines that may wait to be written.
 const WAITING_LINES: usize = 65_536;
 
+/// How long the last lines may take at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// Formats lines and hands them to the writer.
 pub(crate) struct Lines {
     form: LogForm,
@@ -28,23 +31,44 @@ pub(crate) struct Lines {
     dropped: AtomicU64,
 }
 
+/// The thread that writes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// Nothing is ever sent: its end is the thread's.
+    done: Receiver<()>,
+}
+
 impl Lines {
     /// Starts the writer.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn start(form: LogForm, file: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn start(form: LogForm, file: Option<&Path>) -> io::Result<(Self, Writer)> {
         let out: Box<dyn Write + Send> = match file {
             Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
             None => Box::new(io::stderr()),
         };
         let (to, from) = sync_channel(WAITING_LINES);
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write(out, &from))?;
-        Ok(Self { form, to, dropped: AtomicU64::new(0) })
+        let (alive, done) = sync_channel(0);
+        let write = move || {
+            write(out, &from);
+            drop(alive);
+        };
+        std::thread::Builder::new().name("access-log".into()).spawn(write)?;
+        Ok((Self { form, to, dropped: AtomicU64::new(0) }, Writer { done }))
+    }
+}
+
+impl Writer {
+    /// Waits until every line is written, once nobody is left who makes lines; a writer that is stuck is left behind.
+    pub(crate) fn finish(self) {
+        // Either way nothing is said: standard error may be what is stuck.
+        let _ = self.done.recv_timeout(LAST_LINES);
     }
 }
 
 fn write(mut out: Box<dyn Write + Send>, from: &Receiver<String>) {
+    let mut failing = false;
     // All that waits is one write; then the thread sleeps until the next line.
     while let Ok(mut text) = from.recv() {
         while text.len() < 1 << 20
@@ -52,9 +76,12 @@ fn write(mut out: Box<dyn Write + Send>, from: &Receiver<String>) {
         {
             text.push_str(&line);
         }
-        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        // Told once, and not for every line.
+        if let (Err(error), false) = (&written, failing) {
             tracing::warn!(%error, "access log cannot be written");
         }
+        failing = written.is_err();
     }
 }
 
@@ -67,13 +94,28 @@ impl AccessLog for Lines {
         };
         let dropped = self.dropped.swap(0, Relaxed);
         if dropped > 0 {
-            let _ = writeln!(line, "# {dropped} lines were dropped because the writer was too slow");
+            line.push_str(&loss(self.form, dropped, now));
         }
         match self.to.try_send(line) {
             Ok(()) => (),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.dropped.fetch_add(dropped + 1, Relaxed);
             }
+        }
+    }
+}
+
+/// Tells of lines that were lost, in the log's own form.
+fn loss(form: LogForm, dropped: u64, now: Duration) -> String {
+    match form {
+        LogForm::Text => format!("# {dropped} lines were dropped because the writer was too slow\n"),
+        LogForm::Json => {
+            let line = json!({
+                "time": now.as_secs_f64(),
+                "dropped_lines": dropped,
+                "error": "lines were dropped because the writer was too slow",
+            });
+            format!("{line}\n")
         }
     }
 }
@@ -133,10 +175,12 @@ mod tests {
     use super::*;
     use xebec_serve::Protocol;
 
-    #[test]
-    fn a_callers_text_cannot_forge_a_line() {
-        let principal = Principal::Anonymous { peer: ([127, 0, 0, 1], 7).into() };
-        let entry = AccessEntry {
+    const CALLER: Principal = Principal::Anonymous {
+        peer: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7),
+    };
+
+    fn entry() -> AccessEntry<'static> {
+        AccessEntry {
             protocol: Protocol::Http,
             verb: "infer",
             model: "a\nb",
@@ -147,12 +191,43 @@ mod tests {
             bytes_in: 1,
             bytes_out: 2,
             duration: Duration::from_micros(5),
-            principal: &principal,
+            principal: &CALLER,
             error: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_callers_text_cannot_forge_a_line() {
+        let entry = entry();
         for line in [text(&entry, Duration::ZERO), structured(&entry, Duration::ZERO)] {
             assert_eq!(line.matches('\n').count(), 1, "{line}");
         }
         assert!(text(&entry, Duration::ZERO).contains(r#""a\nb" v1 200 "x\" 200" in=1 out=2 us=5"#));
+    }
+
+    #[test]
+    fn every_line_of_the_json_form_is_an_object_also_the_one_that_tells_of_lost_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("access.log");
+        let (lines, writer) = Lines::start(LogForm::Json, Some(&file)).unwrap();
+        lines.dropped.store(3, Relaxed);
+        lines.record(&entry());
+        drop(lines);
+        writer.finish();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let objects: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((objects.len(), &objects[1]["dropped_lines"]), (2, &json!(3)));
+    }
+
+    #[test]
+    fn the_end_waits_for_the_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("access.log");
+        let (lines, writer) = Lines::start(LogForm::Text, Some(&file)).unwrap();
+        (0..10_000).for_each(|_| lines.record(&entry()));
+        drop(lines);
+        writer.finish();
+        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 10_000);
     }
 }

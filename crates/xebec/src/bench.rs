@@ -60,12 +60,16 @@ pub struct BenchArgs {
     /// Version of the model; the newest if not given.
     #[arg(long, value_name = "N")]
     pub model_version: Option<String>,
-    /// Requests in flight (closed loop), or at most in flight (open loop).
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub concurrency: u32,
+    /// Requests in flight (closed loop, 1 if not given), or at most in flight (open loop, 256 if not given).
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub concurrency: Option<u32>,
     /// Open loop: requests per second, whatever the server does.
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
+    /// Open loop: sleep until a request is due, which may be a millisecond late, instead of looking at the clock, which
+    /// takes a core from a server on the same machine.
+    #[arg(long, requires = "rate")]
+    pub coarse: bool,
     /// How long to measure, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
     pub duration: f64,
@@ -76,16 +80,16 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub patience: f64,
     /// End after so many measured requests.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: Option<u64>,
     /// A v2 infer request as JSON to send; random values by the model's metadata if not given.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// Rows of a random request to a model with a batch axis.
-    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "ROWS", conflicts_with = "input", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub rows: i64,
     /// Extent of the other free axes of a random request, for example a sequence's length.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "input", default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub free_extent: i64,
     /// Connections of gRPC; one per 16 requests in flight, at most 4, if not given. REST has one per request.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -96,6 +100,16 @@ pub struct BenchArgs {
     /// Form of the report.
     #[arg(long, value_enum, default_value_t)]
     pub output: Form,
+}
+
+/// Most requests in flight of an open loop: enough that one that stalls does not hold back the others.
+const OPEN_LOOP_CONCURRENCY: u32 = 256;
+
+impl BenchArgs {
+    /// Requests in flight.
+    fn concurrency(&self) -> u32 {
+        self.concurrency.unwrap_or(if self.rate.is_some() { OPEN_LOOP_CONCURRENCY } else { 1 })
+    }
 }
 
 /// The most seconds that a duration may be given as: a year.
@@ -113,7 +127,7 @@ fn seconds(raw: &str) -> Result<f64, String> {
     number.ok_or_else(|| "must be seconds, 0 or more, such as 0.5 or 10s".into())
 }
 
-fn some_seconds(raw: &str) -> Result<f64, String> {
+pub(crate) fn some_seconds(raw: &str) -> Result<f64, String> {
     let number = seconds(raw)?;
     if number > 0.0 { Ok(number) } else { Err("must be more than 0 seconds".into()) }
 }
@@ -121,13 +135,22 @@ fn some_seconds(raw: &str) -> Result<f64, String> {
 /// Runs and prints.
 ///
 /// # Errors
-/// The server cannot be reached, does not know the model, or answered nothing at all.
+/// The server cannot be reached, does not know the model, went away, or answered no measured request well.
 pub fn command(args: &BenchArgs) -> anyhow::Result<()> {
     let bar = if std::io::stderr().is_terminal() { progress(args) } else { ProgressBar::hidden() };
     let report = run(args);
     bar.finish_and_clear();
     let report = report?;
-    report.print(args.output, &mut std::io::stdout().lock())?;
+    let mut text = Vec::new();
+    report.print(args.output, &mut text)?;
+    crate::cli::show(&text)?;
+    ensure!(
+        report.gave_up == 0,
+        "the server went away: {} of {} lanes found nobody to connect to, and the load ended after {:.1} s",
+        report.gave_up,
+        args.concurrency(),
+        report.seconds
+    );
     ensure!(report.good > 0, "no measured request was answered well");
     Ok(())
 }
@@ -151,6 +174,12 @@ fn progress(args: &BenchArgs) -> ProgressBar {
     bar
 }
 
+/// A thread of the generator.
+type Worker = std::thread::JoinHandle<anyhow::Result<tally::Tally>>;
+
+/// How often it is looked whether a load is over; seldom enough to cost it nothing.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// Runs a load and returns what came of it.
 ///
 /// # Errors
@@ -169,17 +198,32 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<Report> {
     let payload = Arc::new(Payload::new(&target, &args.model, version, &tensors)?);
     target.send_once(&payload).with_context(|| format!("a first request to '{}' failed", args.model))?;
     let plan = Arc::new(Plan::new(args, target.clone()));
-    let before = report::own_cpu();
-    let threads: Vec<_> = (0..args.threads)
+    let threads: Vec<Worker> = (0..args.threads)
         .map(|thread| {
             let (plan, payload) = (Arc::clone(&plan), Arc::clone(&payload));
             std::thread::spawn(move || plan::worker(thread, &plan, &payload))
         })
         .collect();
+    let share = generator_share(&plan, &threads);
     let mut tallies = Vec::new();
     for thread in threads {
         let tally = thread.join().map_err(|_| anyhow::anyhow!("a thread of the generator panicked"))?;
         tallies.push(tally?);
     }
-    Report::new(args, &plan, tallies, before)
+    Report::new(args, &plan, tallies, share)
+}
+
+/// Processor time of the generator over wall time, within what is measured; waits for its end.
+fn generator_share(plan: &Plan, threads: &[Worker]) -> f64 {
+    let over = || threads.iter().all(std::thread::JoinHandle::is_finished);
+    let wait_until = |until: Instant| {
+        while Instant::now() < until && !over() {
+            std::thread::park_timeout(until.saturating_duration_since(Instant::now()).min(GLANCE));
+        }
+    };
+    wait_until(plan.measured_from);
+    let (began, before) = (Instant::now(), report::own_cpu());
+    wait_until(plan.until);
+    let used = report::own_cpu().saturating_sub(before).as_secs_f64();
+    used / began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE)
 }

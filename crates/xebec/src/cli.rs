@@ -1,25 +1,34 @@
 //! Subcommands and what they answer the shell.
 use crate::{
     bench,
-    config::{self, Faults, flags::Flags},
+    config::{
+        self, Faults,
+        flags::{CONFIG_VARIABLE, Flags, REPOSITORY, REPOSITORY_VARIABLE, Setting},
+        machine,
+    },
     files, infer, run,
 };
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// Wrong usage or configuration, as in BSD's sysexits.
 const EX_USAGE: u8 = 64;
 
 const AFTER_HELP: &str = "\
 Examples:
-  xebec up examples/fraud-detection          serve the models that the YAML files of a folder describe
-  xebec serve --model-repository models      serve a folder of .onnx files, or a Triton repository
+  xebec up examples/fraud-detection        serve what a folder's YAML describes
+  xebec serve --model-repository models    serve .onnx files or Triton's layout
   xebec infer fraud-mlp --input examples/fraud-detection/request.json
-  xebec bench fraud-mlp --concurrency 64     load, latencies and throughput
-  xebec completions bash                     shell completion
+  xebec bench fraud-mlp --concurrency 64   load, latencies and throughput
+  xebec completions bash                   shell completion
 
-Every flag of 'serve' and 'up' is also a variable (--http-port is XEBEC_HTTP_PORT) and a key of the
-file that --config names (http-port: 8000). Flags win over variables, variables over the file.";
+Every flag of 'serve' and 'up' is also a variable (--http-port is
+XEBEC_HTTP_PORT) and a key of the file that --config names (http-port: 8000).
+Flags win over variables, variables over the file.";
 
 /// Serve ONNX models over the Open Inference Protocol (REST and gRPC), at the engine's speed.
 #[derive(Debug, Parser)]
@@ -74,9 +83,32 @@ struct Up {
     flags: Flags,
 }
 
+/// The command line. Help tells the variable and the default of each setting, which its parser does not know: it sees
+/// flags alone.
+pub fn command_line() -> clap::Command {
+    let serving = ["serve", "up"].into_iter();
+    serving.fold(Cli::command(), |command, name| {
+        command.mut_subcommand(name, |serving| serving.mut_args(with_layers_below))
+    })
+}
+
+fn with_layers_below(arg: Arg) -> Arg {
+    let text = match arg.get_long().unwrap_or_default() {
+        "config" => format!("[env: {CONFIG_VARIABLE}]"),
+        REPOSITORY => format!("[env: {REPOSITORY_VARIABLE}]"),
+        name => match Setting::named(name) {
+            Some(Setting { variable, default: "", .. }) => format!("[env: {variable}]"),
+            Some(Setting { variable, default, .. }) => format!("[env: {variable}] [default: {default}]"),
+            None => return arg,
+        },
+    };
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help} {text}"))
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command_line().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are asked for; everything else is wrong usage.
@@ -101,8 +133,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "xebec", &mut script);
-            std::io::stdout().write_all(&script)?;
+            clap_complete::generate(shell, &mut command_line(), "xebec", &mut script);
+            show(&script)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -110,19 +142,34 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 
 /// Checks everything that is configured, and only then serves.
 fn with_config(flags: Flags, folder: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let check_only = flags.check_config;
     let mut faults = Faults::default();
-    let config = config::load(flags, folder.is_none(), &mut faults);
+    let config = config::load(&flags, &machine::environment(), folder.is_none(), &mut faults);
     let services = folder.map(|folder| files::read(&folder, &mut faults));
+    if let Some(config) = config.as_ref().filter(|_| flags.check_config) {
+        config.check_files(&mut faults);
+        config.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
     let Some(config) = config.filter(|_| faults.is_empty()) else {
-        faults.print(&mut std::io::stderr().lock())?;
+        // If standard error is gone the exit status says it alone.
+        let _ = faults.print(&mut io::stderr().lock());
         return Ok(ExitCode::from(EX_USAGE));
     };
-    if check_only {
-        config.print(&mut std::io::stdout().lock())?;
+    if flags.check_config {
+        let mut text = Vec::new();
+        config.print(&mut text)?;
+        show(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     run::run(&config, services)
+}
+
+/// Prints to standard output. A reader that has seen enough, such as `head`, is no error.
+pub(crate) fn show(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        shown => shown,
+    }
 }
 
 fn say(text: &str) {
@@ -133,10 +180,69 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use config::flags::SETTINGS;
+    use xebec_core::metrics::names;
+
+    fn help(name: &str) -> String {
+        let mut command = command_line();
+        command.build();
+        command.find_subcommand_mut(name).unwrap().render_long_help().to_string()
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_variable_and_default_of_every_setting() {
+        for name in ["serve", "up"] {
+            let words = help(name).split_whitespace().collect::<Vec<_>>().join(" ");
+            for setting in SETTINGS {
+                let variable = format!("[env: {}]", setting.variable);
+                assert!(words.contains(&variable), "{name}: {variable}\n{words}");
+                let default = format!("{variable} [default: {}]", setting.default);
+                assert_eq!(words.contains(&default), !setting.default.is_empty(), "{name}: {default}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_help_fits_a_narrow_terminal() {
+        for line in AFTER_HELP.lines() {
+            assert!(line.len() < 80, "{line}");
+        }
+    }
+
+    /// A page of the guide, and what it must name.
+    fn names_all(page: &str, names: impl IntoIterator<Item = String>) {
+        let path = format!("{}/../../docs/guide/{page}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let missing: Vec<String> = names.into_iter().filter(|name| !text.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "{page} lacks {missing:#?}");
+    }
+
+    #[test]
+    fn the_guide_has_flag_variable_and_default_of_every_setting() {
+        let flags = SETTINGS.iter().filter(|setting| setting.name != "i-know-this-is-insecure");
+        names_all(
+            "configuration.md",
+            flags.map(|Setting { name, variable, default }| match *default {
+                "" => format!("| `--{name}` | `{variable}` | none |"),
+                default => format!("| `--{name}` | `{variable}` | `{default}` |"),
+            }),
+        );
+        let others =
+            ["`--i-know-this-is-insecure[=BOOL]` | `XEBEC_I_KNOW_THIS_IS_INSECURE`", CONFIG_VARIABLE];
+        names_all(
+            "configuration.md",
+            others.map(str::to_owned).into_iter().chain([REPOSITORY_VARIABLE.into()]),
+        );
+    }
+
+    #[test]
+    fn the_guide_has_every_metric() {
+        names_all("operations.md", names::ALL.iter().map(|family| format!("`{}`", family.name)));
     }
 
     #[test]
@@ -145,10 +251,10 @@ mod tests {
             "xebec serve --model-repository=/models --http-port=8000 --grpc-port 8001 --metrics-port 8002",
             "xebec serve --model-repository /a --model-repository /b --model-control-mode none --exit-on-error=false",
             "xebec serve --model-repository /a --allow-http=false --strict-readiness=true --http-thread-count 4",
-            "xebec serve --model-repository /a --exit-timeout-secs 10 --http-address 127.0.0.1",
+            "xebec serve --model-repository /a --exit-timeout-secs 10 --http-address localhost --id triton",
             "xebec up examples --i-know-this-is-insecure --check-config",
         ] {
-            Cli::try_parse_from(line.split(' ')).unwrap();
+            command_line().try_get_matches_from(line.split(' ')).unwrap();
         }
     }
 }

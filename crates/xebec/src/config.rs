@@ -1,11 +1,13 @@
 //! Configuration: defaults, then a file, then `XEBEC_*`, then flags, into one checked value.
 //!
 //! Invariant: [`load`] reports every fault it can find in one pass, and nothing is opened or bound before it is done.
-use flags::{FileSettings, Flags, SETTINGS, Text};
+use flags::{Flags, SETTINGS, Setting};
+use layers::Layers;
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
+    fs::OpenOptions,
     io::{self, Write},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -15,8 +17,11 @@ use xebec_engine::{backend::library, repository::complete::Defaults};
 use xebec_net::limits::Limits;
 use xebec_serve::Dialect;
 
+mod file;
 pub mod flags;
+mod layers;
 pub mod machine;
+pub(crate) use file::{options as yaml_options, said as yaml_said};
 
 #[cfg(test)]
 mod tests;
@@ -97,8 +102,6 @@ pub struct Config {
     pub search: library::Search,
     /// Limits of the network side.
     pub limits: Limits,
-    /// Largest body of HTTP, in bytes.
-    pub max_body_bytes: usize,
     /// Deepest nesting of JSON.
     pub max_json_depth: usize,
     /// Time that requests in flight get to finish.
@@ -111,6 +114,8 @@ pub struct Config {
     pub access_log: Option<LogForm>,
     /// Where the access log goes; standard error if `None`.
     pub access_log_file: Option<PathBuf>,
+    /// What is odd in what was written, but no fault.
+    pub warnings: Vec<String>,
     /// Every setting in force, as text.
     effective: Vec<(&'static str, String)>,
 }
@@ -127,71 +132,75 @@ impl Config {
         }
         self.effective.iter().try_for_each(|(name, value)| writeln!(out, "{name}: {value}"))
     }
-}
 
-/// Merges all layers and checks them. `None` if anything is wrong; all of it is in `faults`.
-pub fn load(flags: Flags, wants_repository: bool, faults: &mut Faults) -> Option<Config> {
-    let file = match &flags.config {
-        Some(path) => read_file(path, faults),
-        None => FileSettings::default(),
-    };
-    let flags = flags.over(file);
-    let mut reader = Reader::new(&flags, faults);
-    let config = reader.config(&flags, wants_repository);
-    faults.is_empty().then_some(config)
-}
-
-fn read_file(path: &Path, faults: &mut Faults) -> FileSettings {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            faults.add(format!("--config: cannot read {}: {error}", path.display()));
-            return FileSettings::default();
+    /// Checks what only a start would find out: files that are named.
+    pub fn check_files(&self, faults: &mut Faults) {
+        if let Some(candidate) = self.search.candidates().iter().find(|candidate| candidate.named)
+            && !candidate.path.is_file()
+        {
+            let (path, by) = (candidate.path.display(), candidate.found_by);
+            faults.add(format!("{by} names {path}, but there is no such file"));
         }
-    };
-    if text.trim().is_empty() {
-        return FileSettings::default();
+        if let Some(Err(error)) = self.access_log_file.as_deref().map(writable) {
+            faults.add(format!("--access-log-file cannot be written: {error}"));
+        }
     }
-    serde_saphyr::from_str(&text).unwrap_or_else(|error| {
-        faults.add(format!("{}: {error}", path.display()));
-        FileSettings::default()
-    })
+}
+
+/// Whether a file can be appended to or, if it is not there, made; a check makes none.
+fn writable(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or(Path::new(".")).metadata().map(drop)
+        }
+        opened => opened.map(drop),
+    }
+}
+
+/// Merges all layers and checks them; `environment` has the variables with our prefix. `None` if anything is wrong; all
+/// of it is in `faults`.
+pub fn load(
+    flags: &Flags,
+    environment: &BTreeMap<String, String>,
+    wants_repository: bool,
+    faults: &mut Faults,
+) -> Option<Config> {
+    let layers = Layers::gather(flags, environment, faults);
+    let config = Reader { layers: &layers, faults }.config(wants_repository);
+    faults.is_empty().then_some(config)
 }
 
 /// Reads settings by name, noting what is wrong and going on with the default.
 struct Reader<'a> {
-    written: HashMap<&'static str, &'a Text>,
+    layers: &'a Layers,
     faults: &'a mut Faults,
-    effective: Vec<(&'static str, String)>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(flags: &'a Flags, faults: &'a mut Faults) -> Self {
-        Self { written: flags.written().into_iter().collect(), faults, effective: Vec::new() }
-    }
-
     /// The text of a setting, written or default.
-    fn text(&mut self, name: &str) -> &'a str {
-        let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        let Some(setting) = setting else { return "" };
-        let text = self.written.get(name).map_or(setting.default, |text| text.0.as_str());
-        if !text.is_empty() {
-            self.effective.push((setting.name, text.to_owned()));
-        }
-        text
+    fn text(&self, name: &str) -> &'a str {
+        let default = || Setting::named(name).map_or("", |setting| setting.default);
+        self.layers.get(name).map_or_else(default, |(text, _)| text)
     }
 
-    fn fault(&mut self, name: &str, text: &str, wants: &str) {
-        let variable =
-            SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.variable);
-        self.faults.add(format!("--{name} ({variable}) is '{text}', but must be {wants}"));
+    /// A file that a setting names, if it does.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    fn fault(&mut self, name: &str, wants: &str) {
+        let variable = Setting::named(name).map_or("", |setting| setting.variable);
+        let place = self.layers.get(name).map(|(_, place)| format!(" {place}")).unwrap_or_default();
+        let text = self.text(name);
+        self.faults.add(format!("--{name} ({variable}) is '{text}'{place}, but must be {wants}"));
     }
 
     fn parse<T: FromStr>(&mut self, name: &str, wants: &str, fits: impl Fn(&T) -> bool) -> Option<T> {
         let text = self.text(name);
         let value = text.parse().ok().filter(fits);
         if value.is_none() {
-            self.fault(name, text, wants);
+            self.fault(name, wants);
         }
         value
     }
@@ -216,7 +225,7 @@ impl<'a> Reader<'a> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            self.fault(name, text, &format!("one of {}", known.join(", ")));
+            self.fault(name, &format!("one of {}", known.join(", ")));
         }
         found
     }
@@ -229,7 +238,7 @@ impl<'a> Reader<'a> {
         }
         let value = text.parse().ok().filter(|n| (1..=most).contains(n));
         if value.is_none() {
-            self.fault(name, text, &format!("'auto' or a whole number from 1 to {most}"));
+            self.fault(name, &format!("'auto' or a whole number from 1 to {most}"));
         }
         value
     }
@@ -237,7 +246,7 @@ impl<'a> Reader<'a> {
     fn listener(&mut self, protocol: &str, insecure: bool) -> Listener {
         let on = self.flag(&format!("allow-{protocol}"));
         let address = format!("{protocol}-address");
-        let ip: Option<IpAddr> = self.parse(&address, "an IP address such as 127.0.0.1 or ::1", |_| true);
+        let ip = self.ip(&address);
         let port: Option<u16> = self.parse(&format!("{protocol}-port"), "a port from 0 to 65535", |_| true);
         let Some((ip, port)) = ip.zip(port) else { return Listener { address: None } };
         if on && !ip.to_canonical().is_loopback() && !insecure {
@@ -248,28 +257,44 @@ impl<'a> Reader<'a> {
         Listener { address: on.then(|| SocketAddr::new(ip, port)) }
     }
 
-    fn config(&mut self, flags: &Flags, wants_repository: bool) -> Config {
-        let insecure = match flags.i_know_this_is_insecure.as_ref().map(|text| text.0.as_str()) {
-            None | Some("false" | "0") => false,
-            Some("true" | "1" | "") => true,
-            Some(other) => {
-                self.faults.add(format!("--i-know-this-is-insecure is '{other}', but must be true or false"));
-                false
+    fn ip(&mut self, name: &str) -> Option<IpAddr> {
+        // No resolver is asked: what is listened on must not depend on one.
+        if self.text(name) == "localhost" {
+            return Some(Ipv4Addr::LOCALHOST.into());
+        }
+        self.parse(name, "an IP address such as 127.0.0.1 or ::1, or localhost", |_| true)
+    }
+
+    /// Two listeners that would want one port.
+    fn shared_ports(&mut self, listeners: [(&str, Listener); 3]) {
+        for (index, (name, one)) in listeners.iter().enumerate() {
+            for (other_name, other) in &listeners[..index] {
+                let Some((one, other)) = one.address.zip(other.address) else { continue };
+                let overlap =
+                    one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+                if overlap && one.port() == other.port() && one.port() != 0 {
+                    let port = one.port();
+                    self.faults.add(format!("--{other_name}-port and --{name}-port are both {port}"));
+                }
             }
-        };
-        self.repositories(flags, wants_repository);
+        }
+    }
+
+    fn config(&mut self, wants_repository: bool) -> Config {
+        let insecure = self.flag("i-know-this-is-insecure");
+        self.repositories(wants_repository);
         let mode = [("none", ()), ("poll", ()), ("explicit", ())];
         if self.word("model-control-mode", &mode).is_some() && self.text("model-control-mode") != "none" {
             self.faults.add(
                 "--model-control-mode: this version loads all models at start; leave it out or write none",
             );
         }
-        self.effective.dedup();
         let cores = machine::cores();
         let io_threads = self.auto("io-threads", 1024).unwrap_or(cores);
         let http = self.listener("http", insecure);
         let grpc = self.listener("grpc", insecure);
         let metrics = self.listener("metrics", insecure);
+        self.shared_ports([("http", http), ("grpc", grpc), ("metrics", metrics)]);
         if http.address.is_none() && grpc.address.is_none() && self.faults.is_empty() {
             self.faults.add("--allow-http and --allow-grpc are both false, so nothing would be served");
         }
@@ -278,11 +303,16 @@ impl<'a> Reader<'a> {
             "access-log",
             &[("off", None), ("text", Some(LogForm::Text)), ("json", Some(LogForm::Json))],
         );
+        if access_log == Some(None) && self.path("access-log-file").is_some() {
+            self.faults.add(
+                "--access-log-file has no effect while --access-log is off; write --access-log text or json",
+            );
+        }
         let dialects = [("triton", Dialect::Triton), ("kserve", Dialect::KServe)];
         let objectives = [("throughput", Objective::Throughput), ("latency", Objective::Latency)];
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Config {
-            repositories: flags.model_repository.clone(),
+            repositories: if wants_repository { self.layers.repositories.clone() } else { Vec::new() },
             http,
             grpc,
             metrics,
@@ -302,21 +332,31 @@ impl<'a> Reader<'a> {
             },
             search: self.search(),
             limits: self.limits(),
-            max_body_bytes: self.count("http-max-input-size", 1, 1 << 40),
             max_json_depth: self.count("max-json-depth", 1, 100),
             exit_timeout: self.seconds("exit-timeout-secs"),
             log_form: self.word("log-format", &forms).unwrap_or(LogForm::Text),
             log_level: self.log_level(),
             access_log: access_log.flatten(),
-            access_log_file: Some(self.text("access-log-file"))
-                .filter(|text| !text.is_empty())
-                .map(PathBuf::from),
-            effective: std::mem::take(&mut self.effective),
+            access_log_file: self.path("access-log-file"),
+            warnings: self.layers.warnings.clone(),
+            effective: self.effective(io_threads),
         }
     }
 
-    fn repositories(&mut self, flags: &Flags, wanted: bool) {
-        match (wanted, flags.model_repository.as_slice()) {
+    /// What is in force, as text.
+    fn effective(&self, io_threads: usize) -> Vec<(&'static str, String)> {
+        let text = |setting: &Setting| match setting.name {
+            "io-threads" => io_threads.to_string(),
+            name => self.text(name).to_owned(),
+        };
+        let all = SETTINGS.iter().map(|setting| (setting.name, text(setting)));
+        all.filter(|(_, text)| !text.is_empty()).collect()
+    }
+
+    fn repositories(&mut self, wanted: bool) {
+        let layers = self.layers;
+        match (wanted, layers.repositories.as_slice()) {
+            (true, []) if layers.incomplete => (),
             (true, []) => self.faults.add("--model-repository is missing: name a folder of models"),
             (true, folders) => {
                 for folder in folders.iter().filter(|folder| !folder.is_dir()) {
@@ -324,15 +364,16 @@ impl<'a> Reader<'a> {
                 }
             }
             (false, []) => (),
+            // A variable may stand in a shell for all commands.
+            (false, _) if layers.repositories_of_environment => (),
             (false, _) => {
                 self.faults.add("--model-repository is for 'serve'; 'up' takes models from its YAML files")
             }
         }
     }
 
-    fn search(&mut self) -> library::Search {
-        let flag = Some(self.text("onnxruntime-library")).filter(|text| !text.is_empty()).map(PathBuf::from);
-        machine::search(flag)
+    fn search(&self) -> library::Search {
+        machine::search(self.path("onnxruntime-library"))
     }
 
     fn limits(&mut self) -> Limits {
@@ -343,6 +384,7 @@ impl<'a> Reader<'a> {
             header_timeout: self.seconds("header-timeout-secs"),
             idle_timeout: self.seconds("idle-timeout-secs"),
             stall_timeout: self.seconds("stall-timeout-secs"),
+            max_body_bytes: self.count("http-max-input-size", 1, 1 << 40),
             max_message_bytes: self.count("grpc-max-message-size", 1, (1 << 31) - 1),
             max_buffered_bytes: self.count("max-buffered-bytes", 1 << 20, 1 << 40),
             max_concurrent_streams: small(self.count("grpc-max-concurrent-streams", 1, 100_000)),
@@ -351,15 +393,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A bare level is xebec's own: the libraries below have nothing to say that an operator could use.
     fn log_level(&mut self) -> String {
         let text = self.text("log-level");
         if text.parse::<tracing_subscriber::EnvFilter>().is_err() {
             self.fault(
                 "log-level",
-                text,
                 "error, warn, info, debug, trace, or filters such as info,xebec_engine=debug",
             );
         }
-        text.to_owned()
+        match text {
+            "info" | "debug" | "trace" => format!("warn,xebec={text}"),
+            other => other.to_owned(),
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! The YAML of `xebec up`: every `*.yaml` and `*.yml` of a folder and its direct subfolders.
-use crate::config::Faults;
+use crate::config::{Faults, yaml_options, yaml_said};
+use serde::{Deserialize, de::IgnoredAny};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use xebec_core::resource::{API_VERSION, InferenceService, Resource};
+use xebec_core::resource::{API_VERSION, InferenceService, InferenceServiceSpec, Metadata};
 use xebec_engine::repository::Candidate;
+
+const KIND: &str = "InferenceService";
 
 /// Reads the services of a folder, noting everything that is wrong.
 pub fn read(folder: &Path, faults: &mut Faults) -> Vec<Candidate> {
@@ -30,18 +33,30 @@ pub fn read(folder: &Path, faults: &mut Faults) -> Vec<Candidate> {
                 continue;
             }
             match Candidate::from_service(&service, file.parent().unwrap_or(folder)) {
-                Ok(candidate) => candidates.push(candidate),
+                Ok(candidate) => match folder_of(&candidate) {
+                    Some(path) => faults.add(format!(
+                        "{}: service '{name}': spec.model.uri names the folder {}; name the .onnx file in it",
+                        file.display(),
+                        path.display()
+                    )),
+                    None => candidates.push(candidate),
+                },
                 Err(error) => faults.add(format!("{}: {}", file.display(), chain(&error))),
             }
         }
     }
     if places.is_empty() && faults.is_empty() {
         faults.add(format!(
-            "no InferenceService in {} or its direct subfolders; a file begins with\n      apiVersion: {API_VERSION}\n      kind: InferenceService",
+            "no InferenceService in {} or its direct subfolders; a file begins with\n      apiVersion: {API_VERSION}\n      kind: {KIND}",
             folder.display()
         ));
     }
     candidates
+}
+
+/// The model's path, if it is a folder.
+fn folder_of(candidate: &Candidate) -> Option<&PathBuf> {
+    candidate.versions.values().find(|path| path.is_dir())
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -83,27 +98,175 @@ fn documents(file: &Path, faults: &mut Faults) -> Vec<InferenceService> {
             return Vec::new();
         }
     };
-    match serde_saphyr::from_multiple::<Resource>(&text) {
-        Ok(resources) => {
-            resources.into_iter().filter_map(|resource| service(resource, file, faults)).collect()
-        }
-        Err(error) => {
-            faults.add(format!("{}: {error}", file.display()));
-            Vec::new()
+    let mut services = Vec::new();
+    for (index, document) in split(&text).iter().enumerate() {
+        match service(document) {
+            Ok(service) => services.extend(service),
+            Err(fault) => {
+                let whose = fault
+                    .service
+                    .map_or_else(|| format!("document {}", index + 1), |name| format!("service '{name}'"));
+                faults.add(format!("{}: {whose}: {}", file.display(), fault.text));
+            }
         }
     }
+    services
 }
 
-fn service(resource: Resource, file: &Path, faults: &mut Faults) -> Option<InferenceService> {
-    let Resource::InferenceService(service) = resource;
-    if service.api_version == API_VERSION {
-        return Some(service);
+/// Divides a stream of YAML at its markers, which stand at the begin of a line and nowhere else. Blank lines take the
+/// place of what came before, so that an error names the line of the file.
+fn split(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let marks = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if marks {
+            documents.push("\n".repeat(number));
+        }
+        if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+        }
     }
-    faults.add(format!(
-        "{}: '{}' has apiVersion {}, but must have {API_VERSION}",
-        file.display(),
-        service.metadata.name,
-        service.api_version
-    ));
-    None
+    if documents.len() > 1 && is_bare(&documents[0]) {
+        documents.remove(0);
+    }
+    documents
+}
+
+/// Whether nothing stands there but comments: what is before the first marker is then no document.
+fn is_bare(document: &str) -> bool {
+    document.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+}
+
+/// What is wrong with a document, and whose it is.
+struct Fault {
+    service: Option<String>,
+    text: String,
+}
+
+/// What tells documents apart; everything else is read when that is known.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: Option<String>,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    metadata: Option<HeadMetadata>,
+}
+
+#[derive(Deserialize)]
+struct HeadMetadata {
+    #[serde(default)]
+    name: Option<String>,
+}
+
+/// The whole document. Not a type with a tag: the place of an error would be lost.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Document {
+    api_version: String,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    metadata: Metadata,
+    spec: InferenceServiceSpec,
+}
+
+/// The service that a document describes; `None` if it is empty.
+fn service(document: &str) -> Result<Option<InferenceService>, Fault> {
+    let fault = |service: Option<&str>, text: String| Fault { service: service.map(str::to_owned), text };
+    let read = |error: serde_saphyr::Error| yaml_said(&error);
+    let head: Option<Head> = serde_saphyr::from_str_with_options(document, yaml_options())
+        .map_err(|error| fault(None, read(error)))?;
+    let Some(head) = head else { return Ok(None) };
+    let name = head.metadata.as_ref().and_then(|metadata| metadata.name.as_deref());
+    match (head.api_version.as_deref(), head.kind.as_deref()) {
+        (Some(API_VERSION), Some(KIND)) => (),
+        (Some(API_VERSION), Some(kind)) => {
+            return Err(fault(name, format!("kind is '{kind}', but this version has {KIND} alone")));
+        }
+        (Some(API_VERSION), None) => return Err(fault(name, format!("kind is missing; write kind: {KIND}"))),
+        (Some(version), _) => {
+            return Err(fault(name, format!("apiVersion is '{version}', but must be {API_VERSION}")));
+        }
+        (None, _) => {
+            return Err(fault(name, format!("apiVersion is missing; write apiVersion: {API_VERSION}")));
+        }
+    }
+    let whole: Result<Document, _> = serde_saphyr::from_str_with_options(document, yaml_options());
+    let Document { api_version, metadata, spec, .. } = whole.map_err(|error| fault(name, read(error)))?;
+    Ok(Some(InferenceService { api_version, metadata, spec }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        std::fs::write(folder.path().join("a.onnx"), "").unwrap();
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let mut faults = Faults::default();
+        read(folder.path(), &mut faults);
+        let place = format!("{}/", folder.path().display());
+        faults.as_slice().iter().map(|fault| fault.replace(&place, "")).collect()
+    }
+
+    fn document(name: &str, model: &str) -> String {
+        format!(
+            "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: {name}}}\nspec:\n  model: {{{model}}}\n"
+        )
+    }
+
+    #[test]
+    fn a_fault_in_one_document_hides_no_other_and_each_names_service_field_and_line() {
+        let text = [
+            document("a", "uri: a.onnx, colour: red"),
+            "a: [\n".into(),
+            document("b", "uri: a.onnx, format: tflite"),
+            document("c", "uri: a.onnx"),
+            document("d", "uri: nowhere.onnx"),
+        ]
+        .join("---\n");
+        let found = faults(&text);
+        assert_eq!(found.len(), 4, "{found:#?}");
+        for (fault, words) in found.iter().zip([
+            ["a.yaml: service 'a'", "colour", "line 5"],
+            ["a.yaml: document 2", "", "line 7"],
+            ["a.yaml: service 'b'", "tflite", "line 13"],
+            ["a.yaml: ", "nowhere.onnx", ""],
+        ]) {
+            assert!(words.iter().all(|word| fault.contains(word)), "{words:?} is missing in {fault}");
+        }
+    }
+
+    #[test]
+    fn a_document_of_another_system_is_refused_by_its_version_and_kind() {
+        let kserve = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: k}\nspec: {predictor: {}}\n";
+        let want = format!(
+            "a.yaml: service 'k': apiVersion is 'serving.kserve.io/v1beta1', but must be {API_VERSION}"
+        );
+        assert_eq!(faults(kserve), [want]);
+        let found = faults(&format!("apiVersion: {API_VERSION}\nkind: Tenant\n"));
+        assert_eq!(
+            found,
+            ["a.yaml: document 1: kind is 'Tenant', but this version has InferenceService alone"]
+        );
+        assert!(faults("kind: InferenceService\n")[0].contains("apiVersion is missing"));
+    }
+
+    #[test]
+    fn a_uri_that_is_a_folder_says_the_way_out() {
+        let found = faults(&document("a", "uri: folder"));
+        assert!(found[0].ends_with("name the .onnx file in it"), "{found:?}");
+    }
+
+    #[test]
+    fn comments_and_empty_documents_are_none() {
+        let text = format!("# ours\n---\n{}---\n# nothing\n---\n", document("a", "uri: a.onnx"));
+        assert!(faults(&text).is_empty(), "{:?}", faults(&text));
+    }
 }

@@ -2,11 +2,8 @@
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
-use serde_json::{Value, json};
-use std::{
-    io::{Read as _, Write},
-    path::PathBuf,
-};
+use serde_json::{Number, Value, json};
+use std::{io::Read as _, path::PathBuf, time::Duration};
 
 /// Largest answer that is read.
 const ANSWER_BYTES: u64 = 1 << 30;
@@ -36,6 +33,9 @@ pub struct InferArgs {
     /// Version of the model; the newest if not given.
     #[arg(long, value_name = "N")]
     pub model_version: Option<String>,
+    /// How long to wait for the answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = crate::bench::some_seconds)]
+    pub timeout: f64,
     /// Form of the answer.
     #[arg(long, value_enum, default_value_t)]
     pub output: Form,
@@ -47,17 +47,19 @@ pub struct InferArgs {
 /// The input is not one, the server is not there, or it answered with an error.
 pub fn command(args: &InferArgs) -> anyhow::Result<()> {
     ensure!(args.url.starts_with("http://"), "{}: write http://host:port", args.url);
+    ensure!(!args.model.is_empty(), "the name of the model is empty; GET /v2/models lists the names");
     let text = read(args)?;
-    let version =
-        args.model_version.as_ref().map(|version| format!("/versions/{version}")).unwrap_or_default();
-    let model = format!("{}/v2/models/{}{version}", args.url.trim_end_matches('/'), segment(&args.model));
-    let request = request(&text, || metadata(&model, &args.url))?;
-    let answer = infer(&model, &args.url, &request)?;
-    let mut out = std::io::stdout().lock();
-    match args.output {
-        Form::Json => writeln!(out, "{answer}")?,
-        Form::Table => writeln!(out, "{}", table(&answer)?)?,
-    }
+    let server =
+        Server { url: args.url.trim_end_matches('/'), patience: Duration::from_secs_f64(args.timeout) };
+    let version = args.model_version.as_deref().map(|version| format!("/versions/{}", segment(version)));
+    let path = format!("/v2/models/{}{}", segment(&args.model), version.unwrap_or_default());
+    let request = request(&text, || Ok(server.get(&path)?.1))?;
+    let (text, answer) = server.post(&format!("{path}/infer"), &request)?;
+    let shown = match args.output {
+        Form::Json => text,
+        Form::Table => table(&answer)?,
+    };
+    crate::cli::show(format!("{shown}\n").as_bytes())?;
     Ok(())
 }
 
@@ -110,17 +112,26 @@ fn request(text: &str, metadata: impl FnOnce() -> anyhow::Result<Value>) -> anyh
 fn lines(text: &str) -> anyhow::Result<Value> {
     let mut rows = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let cells: Result<Vec<f64>, _> = line.split(',').map(|cell| cell.trim().parse::<f64>()).collect();
-        match cells {
-            Ok(cells) => rows.push(cells),
-            Err(_) if number == 0 => (),
-            Err(error) => bail!("line {} is not numbers with commas: {error}", number + 1),
+        match line.split(',').map(|cell| cell_value(cell.trim())).collect::<Option<Vec<Number>>>() {
+            Some(cells) => rows.push(cells),
+            None if number == 0 => (),
+            None => bail!("line {} is not finite numbers with commas", number + 1),
         }
     }
+    ensure!(
+        !rows.is_empty(),
+        "the input has no numbers; give a v2 request, a JSON array or lines of numbers with commas"
+    );
     Ok(json!(rows))
 }
 
-/// The extents of a nested array; a flat one becomes one row if the model wants rows.
+/// A number as it was written: a whole one stays whole, because a model may take nothing else.
+fn cell_value(cell: &str) -> Option<Number> {
+    cell.parse().ok().or_else(|| Number::from_f64(cell.parse().ok()?))
+}
+
+/// The extents of a nested array; a flat one becomes one row if the model wants rows, and a single number a scalar if
+/// the model wants that.
 fn shape(data: &Value, input: &Value) -> anyhow::Result<Vec<usize>> {
     let mut shape = Vec::new();
     let mut level = data;
@@ -135,29 +146,83 @@ fn shape(data: &Value, input: &Value) -> anyhow::Result<Vec<usize>> {
     if shape.len() + 1 == rank {
         shape.insert(0, 1);
     }
+    if rank == 0 && shape.iter().all(|extent| *extent == 1) {
+        shape.clear();
+    }
     ensure!(shape.len() == rank, "the data has {} axes, but the model takes {}", shape.len(), input["shape"]);
     Ok(shape)
 }
 
-fn metadata(model: &str, url: &str) -> anyhow::Result<Value> {
-    answer(ureq::get(model).config().http_status_as_error(false).build().call(), url)
+/// Where to ask, and for how long.
+struct Server<'a> {
+    url: &'a str,
+    patience: Duration,
 }
 
-fn infer(model: &str, url: &str, request: &str) -> anyhow::Result<Value> {
-    let post = ureq::post(format!("{model}/infer")).config().http_status_as_error(false).build();
-    answer(post.content_type("application/json").send(request), url)
+impl Server<'_> {
+    fn get(&self, path: &str) -> anyhow::Result<(String, Value)> {
+        let get = ureq::get(format!("{}{path}", self.url)).config();
+        self.answer(get.timeout_global(Some(self.patience)).http_status_as_error(false).build().call())
+    }
+
+    fn post(&self, path: &str, request: &str) -> anyhow::Result<(String, Value)> {
+        let post = ureq::post(format!("{}{path}", self.url)).config();
+        let post = post.timeout_global(Some(self.patience)).http_status_as_error(false).build();
+        self.answer(post.content_type("application/json").send(request))
+    }
+
+    /// What the server answered, as it is and read, if it is an answer and no fault.
+    fn answer(
+        &self,
+        sent: Result<http::Response<ureq::Body>, ureq::Error>,
+    ) -> anyhow::Result<(String, Value)> {
+        let late = || format!("no answer from {} within {} s", self.url, self.patience.as_secs_f64());
+        let mut answer = match sent {
+            Err(ureq::Error::Timeout(_)) => bail!(late()),
+            sent => sent.with_context(|| {
+                format!("no answer from {}; is the server running? (xebec up DIR)", self.url)
+            })?,
+        };
+        let status = answer.status().as_u16();
+        let text = match answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_string() {
+            Err(ureq::Error::Timeout(_)) => bail!(late()),
+            text => text?,
+        };
+        let body = serde_json::from_str(&text).or_else(|_| serde_json::from_str(&with_strings(&text)));
+        let body =
+            body.with_context(|| format!("status {status}, and the answer is not JSON: {text:.200}"))?;
+        fault(status, &body)?;
+        Ok((text, body))
+    }
 }
 
-/// What the server answered, if it is an answer and no fault.
-fn answer(sent: Result<http::Response<ureq::Body>, ureq::Error>, url: &str) -> anyhow::Result<Value> {
-    let mut answer =
-        sent.with_context(|| format!("no answer from {url}; is the server running? (xebec up DIR)"))?;
-    let status = answer.status().as_u16();
-    let text = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_string()?;
-    let body = serde_json::from_str(&text);
-    let body = body.with_context(|| format!("status {status}, and the answer is not JSON: {text:.200}"))?;
-    fault(status, &body)?;
-    Ok(body)
+/// An answer with its bare NaN and Infinity as strings: servers of the protocol write them, and JSON has no such numbers.
+fn with_strings(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut quoted) = (text, false);
+    while let Some(first) = rest.chars().next() {
+        let bare =
+            ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| !quoted && rest.starts_with(word));
+        let taken = match bare {
+            Some(word) => {
+                out.push_str(&format!("\"{word}\""));
+                word.len()
+            }
+            None => {
+                // An escaped quote ends no string.
+                let length = if quoted && first == '\\' {
+                    rest.chars().take(2).map(char::len_utf8).sum()
+                } else {
+                    first.len_utf8()
+                };
+                quoted ^= first == '"';
+                out.push_str(&rest[..length]);
+                length
+            }
+        };
+        rest = &rest[taken..];
+    }
+    out
 }
 
 fn fault(status: u16, body: &Value) -> anyhow::Result<()> {
@@ -237,9 +302,34 @@ mod tests {
     #[test]
     fn what_is_no_input_is_refused_with_its_place() {
         let error = request("1,2\n3,x\n", one_input).unwrap_err();
-        assert!(error.to_string().starts_with("line 2 is not numbers"), "{error}");
+        assert!(error.to_string().starts_with("line 2 is not finite numbers"), "{error}");
         let error = request("[[[1]]]", one_input).unwrap_err();
         assert!(error.to_string().contains("3 axes"), "{error}");
+    }
+
+    #[test]
+    fn a_number_is_sent_as_it_was_written() {
+        let data =
+            |text| request(text, one_input).unwrap().split("\"data\":").nth(1).unwrap()[..7].to_owned();
+        assert_eq!(data("1,2\n"), "[[1,2]]");
+        assert_eq!(data("9,.5\n"), "[[9,0.5");
+        assert!(request("1,nan\n3,4\n5,inf\n", one_input).unwrap_err().to_string().contains("line 3"));
+        assert!(request("hello\n", one_input).unwrap_err().to_string().contains("no numbers"));
+    }
+
+    #[test]
+    fn a_single_number_is_a_scalar_for_a_model_that_takes_one() {
+        let scalar = || Ok(json!({"inputs": [{"name": "x", "datatype": "INT64", "shape": []}]}));
+        let got: Value = serde_json::from_str(&request("5", scalar).unwrap()).unwrap();
+        assert_eq!(got["inputs"][0]["shape"], json!([]));
+    }
+
+    #[test]
+    fn numbers_that_json_has_not_are_read_outside_of_strings_alone() {
+        let text = r#"{"a": [NaN, -Infinity, Infinity, 1], "b": "NaN \" NaN \\", "c": NaN}"#;
+        let value: Value = serde_json::from_str(&with_strings(text)).unwrap();
+        assert_eq!(value["a"], json!(["NaN", "-Infinity", "Infinity", 1]));
+        assert_eq!((&value["b"], &value["c"]), (&json!("NaN \" NaN \\"), &json!("NaN")));
     }
 
     #[test]

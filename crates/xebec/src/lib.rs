@@ -8,6 +8,7 @@ mod admission;
 pub mod bench;
 pub mod cli;
 pub mod config;
+mod ending;
 pub mod files;
 pub mod infer;
 mod logging;

@@ -49,7 +49,10 @@ impl HttpService for MetricsPage {
                 response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
                 StatusCode::OK
             }
-            ("/metrics", _) => StatusCode::METHOD_NOT_ALLOWED,
+            ("/metrics", _) => {
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                StatusCode::METHOD_NOT_ALLOWED
+            }
             _ => StatusCode::NOT_FOUND,
         };
         *response.status_mut() = status;

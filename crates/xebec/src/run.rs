@@ -1,12 +1,12 @@
 //! One process: engine, listeners, models, and the way to its end.
 //!
 //! The listeners are bound before the models are loaded, so that probes are answered from the first moment: live at
-//! once, ready when everything is warm. SIGTERM and SIGINT drain; a second one ends at once.
+//! once, ready when everything is warm. SIGTERM and SIGINT drain from the first moment too (`ending`).
 use crate::{
-    access_log::Lines,
+    access_log::{Lines, Writer},
     admission::Laptop,
     config::{Config, Listener},
-    logging,
+    ending, logging,
     metrics_page::{MetricsPage, Sources},
 };
 use anyhow::Context as _;
@@ -17,15 +17,13 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 use xebec_core::{Gate, port::Router};
 use xebec_engine::{
-    TurnEnd, backend,
+    TurnEnd,
+    backend::{self, library},
     catalog::{Catalog, Failure, Settings as CatalogSettings},
     repository::{self, Candidate, Scan},
 };
@@ -46,11 +44,9 @@ const MODELS_WORTH_A_BAR: usize = 8;
 pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     logging::start(config);
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let drain = Drain::new(config.exit_timeout);
     let backend = backend::choose(&config.search)?;
-    let scan = match services {
-        Some(candidates) => Scan { candidates, faults: Vec::new() },
-        None => repository::scan(&config.repositories)?,
-    };
     let catalog = Arc::new(Catalog::new(
         backend,
         CatalogSettings {
@@ -60,35 +56,59 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         },
     ));
     let (ready, readiness) = watch::channel(false);
-    let server = Running::start(config, &catalog, readiness)?;
-    server.greet(&catalog)?;
-    let failures = load(&catalog, scan);
-    report(&failures);
-    if !failures.is_empty() && config.exit_on_error {
-        server.stop(&ready);
-        anyhow::bail!(
-            "{} of the models cannot be served; --exit-on-error=false serves the others",
-            failures.len()
-        );
+    let told = ending::on_signal(config.exit_timeout, {
+        let (drain, ready, catalog) = (drain.clone(), ready.clone(), Arc::clone(&catalog));
+        move || {
+            drain.begin(Instant::now());
+            ready.send_replace(false);
+            catalog.stop_loading();
+        }
+    })
+    .context("cannot watch for signals")?;
+    let scan = match services {
+        Some(candidates) => Scan { candidates, faults: Vec::new() },
+        None => repository::scan(&config.repositories)?,
+    };
+    let server = Running::start(config, &catalog, readiness, drain)?;
+    server.greet(&catalog);
+    let all = versions(&scan);
+    if all == 0 {
+        tracing::warn!("there is no model in what is to be served");
     }
-    ready.send_replace(true);
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "ready    {} in {} ms", models(&*catalog), started.elapsed().as_millis())?;
-    out.flush()?;
-    drop(out);
-    wait_for_the_end(&server.drain, &ready, config.exit_timeout)?;
+    let failures = load(&catalog, scan);
+    if !server.drain.is_draining() {
+        if !failures.is_empty() && config.exit_on_error {
+            server.stop(&ready);
+            anyhow::bail!(
+                "{} of {all} model versions cannot be served, the log says why; --exit-on-error=false serves the others",
+                failures.len()
+            );
+        }
+        ready.send_replace(true);
+        greet_ready(&*catalog, started);
+        // The sender lives as long as the process.
+        let _ = told.recv();
+    }
     server.stop(&ready);
     Ok(ExitCode::SUCCESS)
 }
 
-fn models(router: &dyn Router) -> String {
-    let count = router.upstreams().len();
-    format!("{count} model version{}", if count == 1 { "" } else { "s" })
+/// Says that the server is ready. Nobody may listen any more: it serves all the same.
+fn greet_ready(router: &dyn Router, started: Instant) {
+    let (count, ms) = (router.upstreams().len(), started.elapsed().as_millis());
+    let versions = if count == 1 { "version" } else { "versions" };
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "ready    {count} model {versions} in {ms} ms").and_then(|()| out.flush());
 }
 
-/// Loads everything, with a bar where it takes long and somebody watches.
+/// Model versions that are to be served, found or not.
+fn versions(scan: &Scan) -> usize {
+    scan.candidates.iter().map(|candidate| candidate.versions.len()).sum::<usize>() + scan.faults.len()
+}
+
+/// Loads everything, with a bar where it takes long and somebody watches. The catalog logs what cannot be served.
 fn load(catalog: &Catalog, scan: Scan) -> Vec<Failure> {
-    let versions: usize = scan.candidates.iter().map(|candidate| candidate.versions.len()).sum();
+    let versions = versions(&scan);
     let watched = versions >= MODELS_WORTH_A_BAR && std::io::stderr().is_terminal();
     let bar = if watched { ProgressBar::new(versions as u64) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("loading {bar:30} {pos}/{len} {msg}") {
@@ -102,19 +122,11 @@ fn load(catalog: &Catalog, scan: Scan) -> Vec<Failure> {
     failures
 }
 
-fn report(failures: &[Failure]) {
-    let mut err = std::io::stderr().lock();
-    for failure in failures {
-        let version = failure.version.map(|version| format!(" version {version}")).unwrap_or_default();
-        // The same is in the index of models; if standard error is gone nothing is lost.
-        let _ = writeln!(err, "error: model '{}'{version} is not served: {}", failure.model, failure.reason);
-    }
-}
-
 /// The listeners and their threads.
 struct Running {
     reactor: Reactor,
     drain: Drain,
+    access_log: Option<Writer>,
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
@@ -125,19 +137,10 @@ impl Running {
         config: &Config,
         catalog: &Arc<Catalog>,
         readiness: watch::Receiver<bool>,
+        drain: Drain,
     ) -> anyhow::Result<Self> {
-        let drain = Drain::new(config.exit_timeout);
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
-        let access_log = match config.access_log {
-            Some(form) => {
-                let lines = Lines::start(form, config.access_log_file.as_deref());
-                let path = config.access_log_file.clone().unwrap_or_else(|| PathBuf::from("standard error"));
-                let lines =
-                    lines.with_context(|| format!("cannot write the access log to {}", path.display()))?;
-                Some(Arc::new(lines) as Arc<dyn AccessLog>)
-            }
-            None => None,
-        };
+        let (lines, access_log) = access_log(config)?.unzip();
         let service = Service::new(Parts {
             gate: Gate::new(Arc::new(Laptop::new(config.insecure))),
             router: Arc::<Catalog>::clone(catalog),
@@ -145,12 +148,12 @@ impl Running {
             settings: Settings {
                 server_name: config.server_name.clone(),
                 server_version: env!("CARGO_PKG_VERSION").into(),
-                max_body_bytes: config.max_body_bytes,
+                max_body_bytes: config.limits.max_body_bytes,
                 max_json_depth: config.max_json_depth,
             },
             drain: drain.clone(),
             readiness,
-            access_log,
+            access_log: lines.map(|lines| Arc::new(lines) as Arc<dyn AccessLog>),
             unrouted: Arc::clone(&unrouted),
         });
         let page = MetricsPage::new(Sources {
@@ -160,14 +163,11 @@ impl Running {
             drain: drain.clone(),
             last_ticks: Mutex::new((0, 0)),
         });
-        let listen = |listener: Listener, cores: usize| -> anyhow::Result<Option<Bound>> {
-            Ok(listener.address.map(|address| bind(address, cores)).transpose()?)
-        };
         let cores = config.io_threads;
         let listeners = Listeners {
-            http: listen(config.http, cores)?.map(|bound| (bound, service.clone())),
-            grpc: listen(config.grpc, cores)?.map(|bound| (bound, service)),
-            metrics: listen(config.metrics, 1)?.map(|bound| (bound, page)),
+            http: listen("http", config.http, cores)?.map(|bound| (bound, service.clone())),
+            grpc: listen("grpc", config.grpc, cores)?.map(|bound| (bound, service)),
+            metrics: listen("metrics", config.metrics, 1)?.map(|bound| (bound, page)),
         };
         let http = listeners.http.as_ref().map(|(bound, _)| bound.address);
         let grpc = listeners.grpc.as_ref().map(|(bound, _)| bound.address);
@@ -175,59 +175,53 @@ impl Running {
         let shared =
             Shared { limits: config.limits, drain: drain.clone(), turn: Arc::new(TurnEnd), counters };
         let reactor = Reactor::start(cores, listeners, &shared).context("cannot start the I/O threads")?;
-        Ok(Self { reactor, drain, http, grpc, metrics })
+        Ok(Self { reactor, drain, access_log, http, grpc, metrics })
     }
 
-    /// Says where the server is, and which engine it has.
-    fn greet(&self, catalog: &Catalog) -> std::io::Result<()> {
+    /// Says where the server is, and which engine it has. Nobody may listen: it serves all the same.
+    fn greet(&self, catalog: &Catalog) {
         let engine = catalog.engine();
+        let named = [library::FLAG, library::VARIABLE].contains(&engine.reason.as_str());
+        let by = if named { "named by " } else { "" };
+        let mut text = format!(
+            "xebec    {}\nengine   {} {} ({by}{})\n",
+            env!("CARGO_PKG_VERSION"),
+            engine.name,
+            engine.version,
+            engine.reason
+        );
+        let lines = [
+            self.http.map(|address| format!("http     http://{address}\n")),
+            self.grpc.map(|address| format!("grpc     {address}\n")),
+            self.metrics.map(|address| format!("metrics  http://{address}/metrics\n")),
+        ];
+        text.extend(lines.into_iter().flatten());
         let mut out = std::io::stdout().lock();
-        writeln!(out, "xebec    {}", env!("CARGO_PKG_VERSION"))?;
-        writeln!(out, "engine   {} {} ({})", engine.name, engine.version, engine.reason)?;
-        if let Some(http) = self.http {
-            writeln!(out, "http     http://{http}")?;
-        }
-        if let Some(grpc) = self.grpc {
-            writeln!(out, "grpc     {grpc}")?;
-        }
-        if let Some(metrics) = self.metrics {
-            writeln!(out, "metrics  http://{metrics}/metrics")?;
-        }
-        out.flush()
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// Drains and waits for the threads.
+    /// Drains, waits for the threads, and writes what is left of the access log.
     fn stop(self, ready: &watch::Sender<bool>) {
         self.drain.begin(Instant::now());
         ready.send_replace(false);
         self.reactor.join();
+        if let Some(writer) = self.access_log {
+            writer.finish();
+        }
     }
 }
 
-/// Waits for a signal; a second one, or the end of the time to drain, ends the process at once.
-fn wait_for_the_end(drain: &Drain, ready: &watch::Sender<bool>, bound: Duration) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut terminate, mut interrupt) = runtime.block_on(async {
-        anyhow::Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
-    })?;
-    runtime.block_on(either(&mut terminate, &mut interrupt));
-    drain.begin(Instant::now());
-    ready.send_replace(false);
-    let mut err = std::io::stderr().lock();
-    // Nobody may listen any more: the drain goes on all the same.
-    let _ =
-        writeln!(err, "draining: requests in flight get {} s; a second signal ends at once", bound.as_secs());
-    drop(err);
-    std::thread::Builder::new().name("second-signal".into()).spawn(move || {
-        runtime.block_on(either(&mut terminate, &mut interrupt));
-        std::process::exit(1);
-    })?;
-    Ok(())
+fn listen(name: &str, listener: Listener, cores: usize) -> anyhow::Result<Option<Bound>> {
+    let bound = listener.address.map(|address| bind(address, cores)).transpose();
+    bound.with_context(|| format!("--{name}-address and --{name}-port"))
 }
 
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => (),
-        _ = interrupt.recv() => (),
-    }
+fn access_log(config: &Config) -> anyhow::Result<Option<(Lines, Writer)>> {
+    let Some(form) = config.access_log else { return Ok(None) };
+    let file = config.access_log_file.as_deref();
+    let started = Lines::start(form, file).with_context(|| {
+        let path = file.map_or_else(|| PathBuf::from("standard error"), PathBuf::from);
+        format!("cannot write the access log to {}", path.display())
+    })?;
+    Ok(Some(started))
 }

@@ -1,6 +1,7 @@
 //! An echo on xebec's own listeners, without decode, queue and engine: what the network side alone costs.
 //!
 //! Greets as `xebec serve` does, and answers every request over HTTP and gRPC with its own body.
+#![expect(clippy::print_stdout, reason = "the greeting is the output")]
 use bytes::Bytes;
 use http::{Response, request::Parts};
 use std::{io::Write as _, sync::Arc, time::Duration};

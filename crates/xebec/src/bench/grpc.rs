@@ -96,10 +96,10 @@ pub(super) async fn load(
     let parts = request(&plan.target, &payload.path)?;
     let turn = Rc::new(Turn::default());
     let mut lanes = JoinSet::new();
-    for (_, link) in (0..count).zip(links.iter().cycle()) {
+    for (number, link) in (0..count as usize).zip(links.iter().cycle()) {
         let (plan, payload, parts) = (Arc::clone(plan), Arc::clone(payload), parts.clone());
         let (tally, turn, link) = (Rc::clone(tally), Rc::clone(&turn), Rc::clone(link));
-        lanes.spawn_local(async move { lane(&plan, &payload, &parts, &tally, &turn, &link).await });
+        lanes.spawn_local(async move { lane((&plan, &payload, &parts), &tally, &turn, &link, number).await });
     }
     while let Some(lane) = lanes.join_next().await {
         lane?;
@@ -108,25 +108,27 @@ pub(super) async fn load(
 }
 
 async fn lane(
-    plan: &Plan,
-    payload: &Payload,
-    parts: &Parts,
+    (plan, payload, parts): (&Plan, &Payload, &Parts),
     tally: &RefCell<Tally>,
     turn: &Turn,
     link: &Link,
+    number: usize,
 ) {
     let (mut age, mut sender) = link.get().await;
     while let Some(ticket) = plan.next(turn).await {
-        tally.borrow_mut().sent(&ticket, payload.bytes.len());
+        tally.borrow_mut().sent(number, &ticket, payload.bytes.len());
         let status = exchange(sender.clone(), parts.clone(), payload.bytes.clone(), |_| ()).await;
         let broken = status.is_err();
         let answer = match status {
             Ok(status) => Answer { outcome: Outcome::Grpc(status.code), bytes: status.bytes },
             Err(error) => Answer::broken(&error),
         };
-        tally.borrow_mut().add(plan, &ticket, answer);
+        tally.borrow_mut().add(plan, number, &ticket, answer);
         if broken {
-            let Ok(fresh) = link.renew(&plan.target, age).await else { return };
+            let Ok(fresh) = link.renew(&plan.target, age).await else {
+                tally.borrow_mut().gave_up += 1;
+                return;
+            };
             (age, sender) = fresh;
         }
     }

@@ -26,10 +26,10 @@ pub(super) async fn load(
 ) -> anyhow::Result<()> {
     let turn = Rc::new(Turn::default());
     let mut lanes = JoinSet::new();
-    for _ in 0..count {
+    for number in 0..count as usize {
         let (plan, payload) = (Arc::clone(plan), Arc::clone(payload));
         let (tally, turn) = (Rc::clone(tally), Rc::clone(&turn));
-        lanes.spawn_local(async move { lane(&plan, &payload, &tally, &turn).await });
+        lanes.spawn_local(async move { lane(&plan, &payload, &tally, &turn, number).await });
     }
     while let Some(lane) = lanes.join_next().await {
         lane??;
@@ -37,17 +37,27 @@ pub(super) async fn load(
     Ok(())
 }
 
-async fn lane(plan: &Plan, payload: &Payload, tally: &RefCell<Tally>, turn: &Turn) -> anyhow::Result<()> {
+async fn lane(
+    plan: &Plan,
+    payload: &Payload,
+    tally: &RefCell<Tally>,
+    turn: &Turn,
+    number: usize,
+) -> anyhow::Result<()> {
     let mut connection = Connection::open(plan).await?;
     while let Some(ticket) = plan.next(turn).await {
-        tally.borrow_mut().sent(&ticket, payload.bytes.len());
+        tally.borrow_mut().sent(number, &ticket, payload.bytes.len());
         let answer = connection.request(&payload.bytes).await;
-        let broken = answer.is_err();
+        let over = connection.closing || answer.is_err();
         let answer = answer.unwrap_or_else(|error| Answer::broken(&error));
-        tally.borrow_mut().add(plan, &ticket, answer);
-        // A server may close a connection, for example when it drains: that request counts, and the lane goes on.
-        if broken {
-            let Ok(fresh) = Connection::open(plan).await else { return Ok(()) };
+        tally.borrow_mut().add(plan, number, &ticket, answer);
+        // A server may close a connection, for example when it drains: only a request that it broke is a failure, and
+        // the lane goes on.
+        if over {
+            let Ok(fresh) = Connection::open(plan).await else {
+                tally.borrow_mut().gave_up += 1;
+                return Ok(());
+            };
             connection = fresh;
         }
     }
@@ -57,6 +67,8 @@ async fn lane(plan: &Plan, payload: &Payload, tally: &RefCell<Tally>, turn: &Tur
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// The server has said that it takes no more requests here.
+    closing: bool,
 }
 
 impl Connection {
@@ -65,14 +77,14 @@ impl Connection {
         let stream =
             TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(16 << 10) })
+        Ok(Self { stream, buffer: Vec::with_capacity(16 << 10), closing: false })
     }
 
     /// Sends a request and reads its answer whole.
     async fn request(&mut self, bytes: &[u8]) -> anyhow::Result<Answer> {
         self.stream.write_all(bytes).await?;
         self.buffer.clear();
-        let (status, wanted) = loop {
+        let Head { status, wanted, closing } = loop {
             self.read().await?;
             if let Some(head) = head(&self.buffer)? {
                 break head;
@@ -84,6 +96,7 @@ impl Connection {
         if self.buffer.len() > wanted {
             bail!("the server sent more than its answer");
         }
+        self.closing = closing;
         Ok(Answer { outcome: Outcome::Http(status), bytes: wanted })
     }
 
@@ -95,8 +108,18 @@ impl Connection {
     }
 }
 
-/// Status and size of an answer, once its head is there.
-fn head(buffer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
+/// What the head of an answer says.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// Size of the whole answer.
+    wanted: usize,
+    /// No other request is answered on this connection.
+    closing: bool,
+}
+
+/// Reads the head of an answer, once it is there.
+fn head(buffer: &[u8]) -> anyhow::Result<Option<Head>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(buffer).context("the answer is not HTTP/1.1")?
@@ -106,11 +129,19 @@ fn head(buffer: &[u8]) -> anyhow::Result<Option<(u16, usize)>> {
         }
         return Ok(None);
     };
-    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    let value = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        header.and_then(|header| std::str::from_utf8(header.value).ok())
+    };
+    let length = value("content-length").and_then(|length| length.parse::<usize>().ok());
     let length = length.context("the answer has no Content-Length; this generator reads no other framing")?;
     let wanted = head.checked_add(length).context("the answer's Content-Length is out of range")?;
-    Ok(Some((response.code.unwrap_or(0), wanted)))
+    // Before HTTP/1.1 a connection ended with its answer unless both sides agreed.
+    let closing = match value("connection") {
+        Some(said) => !said.eq_ignore_ascii_case("keep-alive"),
+        None => response.version == Some(0),
+    };
+    Ok(Some(Head { status: response.code.unwrap_or(0), wanted, closing }))
 }
 
 #[cfg(test)]
@@ -120,8 +151,18 @@ mod tests {
     #[test]
     fn the_size_of_an_answer_is_known_once_its_head_is_there() {
         let whole = b"HTTP/1.1 503 Busy\r\ncontent-LENGTH: 5\r\n\r\nhello";
-        assert_eq!(head(whole).unwrap(), Some((503, whole.len())));
+        let want = Head { status: 503, wanted: whole.len(), closing: false };
+        assert_eq!(head(whole).unwrap(), Some(want));
         assert_eq!(head(&whole[..30]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_connection_that_the_server_will_close_is_known_by_its_answer() {
+        let closing =
+            |head_lines: &str| head(format!("{head_lines}\r\n\r\n").as_bytes()).unwrap().unwrap().closing;
+        assert!(closing("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nConnection: Close"));
+        assert!(closing("HTTP/1.0 200 OK\r\ncontent-length: 0"));
+        assert!(!closing("HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive"));
     }
 
     #[test]

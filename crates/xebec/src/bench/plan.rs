@@ -17,6 +17,9 @@ use tokio::{sync::Mutex, task::LocalSet};
 /// A timer of the system may be late by this; the rest is waited for by looking at the clock.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
+/// What was due before the end of an open loop is sent if it is late by no more: that is the timer, not a backlog.
+const END_SLACK: Duration = Duration::from_millis(5);
+
 /// The load of all threads.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -26,6 +29,8 @@ pub(super) struct Plan {
     threads: u32,
     /// Arrivals a second; `None` in a closed loop.
     rate: Option<f64>,
+    /// Arrivals may be late by the grain of the system's timer.
+    coarse: bool,
     /// How long answers are waited for after the end.
     patience: Duration,
     pub(super) started: Instant,
@@ -52,14 +57,16 @@ pub(super) type Turn = Mutex<()>;
 
 impl Plan {
     pub(super) fn new(args: &BenchArgs, target: Target) -> Self {
+        let concurrency = args.concurrency();
         let started = Instant::now();
         let measured_from = started + Duration::from_secs_f64(args.warm_up);
         Self {
-            connections: args.connections.unwrap_or_else(|| args.concurrency.div_ceil(16).min(4)),
+            connections: args.connections.unwrap_or_else(|| concurrency.div_ceil(16).min(4)),
             target,
-            concurrency: args.concurrency,
+            concurrency,
             threads: args.threads,
             rate: args.rate,
+            coarse: args.coarse,
             patience: Duration::from_secs_f64(args.patience),
             started,
             measured_from,
@@ -78,7 +85,8 @@ impl Plan {
             Some(rate) => Some(self.arrival(rate, turn).await?),
         };
         let sent = Instant::now();
-        if sent >= self.until {
+        let late = due.is_none_or(|due| sent - due > END_SLACK);
+        if sent >= self.until && late {
             // Whatever else was due is told as not sent: a load with a backlog would not end otherwise.
             return None;
         }
@@ -100,7 +108,11 @@ impl Plan {
         if due >= self.until || self.measured.load(Relaxed) >= self.most {
             return None;
         }
-        wait_until(due).await;
+        if self.coarse {
+            tokio::time::sleep_until(due.into()).await;
+        } else {
+            wait_until(due).await;
+        }
         Some(due)
     }
 
@@ -118,8 +130,9 @@ impl Plan {
         due.saturating_sub(self.sent.load(Relaxed))
     }
 
-    pub(super) fn is_open_loop(&self) -> bool {
-        self.rate.is_some()
+    /// Time between two arrivals of an open loop.
+    pub(super) fn interval(&self) -> Option<Duration> {
+        self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate))
     }
 
     fn share(&self, total: u32, thread: u32) -> u32 {
@@ -142,6 +155,7 @@ pub(super) fn worker(thread: u32, plan: &Arc<Plan>, payload: &Arc<Payload>) -> a
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let share = plan.share(plan.concurrency, thread);
     let tally = Rc::new(RefCell::new(Tally::default()));
+    tally.borrow_mut().lanes(share);
     let ended = runtime.block_on(LocalSet::new().run_until(async {
         let load = async {
             let connections = plan.share(plan.connections.max(plan.threads), thread).clamp(1, share.max(1));

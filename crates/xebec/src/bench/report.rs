@@ -30,8 +30,15 @@ pub struct Latencies {
 pub struct Report {
     /// Measured requests that were answered well.
     pub good: u64,
-    /// Their latencies: from when a request was sent, in an open loop from when it was due.
+    /// Latencies: from when a request was sent, in an open loop from when it was due. Those that never came back are in it
+    /// with the time they had waited.
     pub latencies: Latencies,
+    /// Requests that never came back, or were never sent: their latencies are lower bounds.
+    pub lost: u64,
+    /// Requests that were answered at all, with those of the warm-up.
+    pub answered: u64,
+    /// Lanes that ended early, because the server took no connection any more.
+    pub gave_up: u64,
     /// Latencies of requests answered with an error.
     pub refusals: Option<Latencies>,
     /// Measured requests that failed, by how.
@@ -72,9 +79,8 @@ impl Report {
         args: &BenchArgs,
         plan: &Plan,
         tallies: Vec<Tally>,
-        cpu_before: Duration,
+        generator_share: f64,
     ) -> anyhow::Result<Self> {
-        let cpu = own_cpu().saturating_sub(cpu_before).as_secs_f64() / plan.started.elapsed().as_secs_f64();
         let mut all = Tally::default();
         for tally in tallies {
             all.merge(tally)?;
@@ -83,18 +89,26 @@ impl Report {
         let seconds = end.saturating_duration_since(plan.measured_from).as_secs_f64().max(1e-9);
         #[expect(clippy::cast_precision_loss, reason = "counts fit a double")]
         let per_second = all.in_window as f64 / seconds;
+        let (good, unsent) = (all.good.len(), plan.unsent());
+        if let Some(interval) = plan.interval() {
+            all.unsent(unsent, interval);
+        }
+        all.good.add(&all.lost)?;
         Ok(Self {
-            good: all.good.len(),
+            good,
             latencies: latencies(&all.good),
+            lost: all.lost.len(),
+            answered: all.answered,
+            gave_up: all.gave_up,
             refusals: (!all.refused.is_empty()).then(|| latencies(&all.refused)),
             failures: all.failures,
             seconds,
             per_second,
             bytes_sent: all.bytes_sent,
             bytes_received: all.bytes_received,
-            unsent: plan.unsent(),
-            late: plan.is_open_loop().then(|| latencies(&all.late)),
-            generator_percent: cpu * 100.0,
+            unsent,
+            late: plan.interval().is_some().then(|| latencies(&all.late)),
+            generator_percent: generator_share * 100.0,
             threads: args.threads,
         })
     }
@@ -126,6 +140,9 @@ impl Report {
             "latency_us": latencies(&self.latencies),
             "refusal_latency_us": self.refusals.as_ref().map(latencies),
             "failures": self.failures,
+            "lost": self.lost,
+            "answered": self.answered,
+            "lanes_that_gave_up": self.gave_up,
             "unsent": self.unsent,
             "late_us": self.late.as_ref().map(latencies),
             "seconds": self.seconds,
@@ -165,6 +182,12 @@ impl Report {
         let mut text = lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         if self.generator_was_busy() {
             text.push_str("\nthe generator was busy: the server may do more than this shows");
+        }
+        if self.lost > 0 {
+            text.push_str(&format!(
+                "\n{} requests never came back: they are in the latencies with the time they had waited, which is less than they would have taken",
+                self.lost
+            ));
         }
         if self.unsent > 0 {
             text.push_str(&format!(

@@ -1,47 +1,8 @@
-//! Every setting once: a flag, a variable and a key of the file, still as text.
+//! Every setting once: its flag, its variable, its default and its help, still as text.
 //!
 //! Text on purpose: what a setting means is decided in one pass over all layers, so that all faults are told at once.
 use clap::Args;
-use serde::{Deserialize, Deserializer, de};
-use std::{fmt, path::PathBuf};
-
-/// One value as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text(pub String);
-
-impl From<&str> for Text {
-    fn from(raw: &str) -> Self {
-        Self(raw.to_owned())
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Scalar;
-        impl de::Visitor<'_> for Scalar {
-            type Value = Text;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a single value")
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Text, E> {
-                Ok(Text(value.to_owned()))
-            }
-            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Text, E> {
-                Ok(Text(value.to_string()))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Text, E> {
-                Ok(Text(value.to_string()))
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Text, E> {
-                Ok(Text(value.to_string()))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Text, E> {
-                Ok(Text(value.to_string()))
-            }
-        }
-        deserializer.deserialize_any(Scalar)
-    }
-}
+use std::path::PathBuf;
 
 /// A setting that has a flag, a variable and a key.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +15,23 @@ pub struct Setting {
     pub default: &'static str,
 }
 
+impl Setting {
+    /// The setting of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+}
+
+/// Variable of the file of settings, which is no setting itself.
+pub const CONFIG_VARIABLE: &str = "XEBEC_CONFIG";
+/// Variable of the folder of models, which is a list in the other layers.
+pub const REPOSITORY_VARIABLE: &str = "XEBEC_MODEL_REPOSITORY";
+/// Key of the folders of models.
+pub const REPOSITORY: &str = "model-repository";
+
 macro_rules! settings {
     ($($heading:literal { $(
-        $(#[doc = $help:literal])* $field:ident = $name:literal $variable:literal $value:literal $default:literal $(alias $alias:literal)? ;
+        $(#[doc = $help:literal])* $field:ident = $name:literal $variable:literal $value:literal $default:literal $(alias $alias:literal)* ;
     )* })*) => {
         /// Flags of `serve` and `up`. All optional here; defaults are in [`SETTINGS`].
         #[derive(Clone, Debug, Default, Args)]
@@ -65,59 +40,39 @@ macro_rules! settings {
             #[arg(long)]
             pub check_config: bool,
             /// A YAML file of settings: the flags' names as keys.
-            #[arg(long, value_name = "FILE", env = "XEBEC_CONFIG")]
+            #[arg(long, value_name = "FILE")]
             pub config: Option<PathBuf>,
             /// A folder of models. May be given several times.
-            #[arg(long, value_name = "DIR", env = "XEBEC_MODEL_REPOSITORY", help_heading = "Models")]
+            #[arg(long, value_name = "DIR", help_heading = "Models")]
             pub model_repository: Vec<PathBuf>,
             /// Allow listeners off loopback, without TLS and without identity: anybody who reaches them may use them.
-            #[arg(long, help_heading = "Listeners", env = "XEBEC_I_KNOW_THIS_IS_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-            pub i_know_this_is_insecure: Option<Text>,
+            #[arg(long, help_heading = "Listeners", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+            pub i_know_this_is_insecure: Option<String>,
             $($(
                 $(#[doc = $help])*
-                #[doc = concat!("\n\n[default: ", $default, "]")]
-                #[arg(long = $name, env = $variable, value_name = $value, help_heading = $heading, hide_env_values = true, allow_negative_numbers = true $(, alias = $alias)?)]
-                pub $field: Option<Text>,
+                #[arg(long = $name, value_name = $value, help_heading = $heading, allow_negative_numbers = true $(, alias = $alias)*)]
+                pub $field: Option<String>,
             )*)*
         }
 
-        /// The same settings in a file.
-        #[derive(Clone, Debug, Default, Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-        pub struct FileSettings {
-            /// Folders of models.
-            #[serde(default)]
-            pub model_repository: Vec<PathBuf>,
-            /// Listeners off loopback are allowed.
-            #[serde(default)]
-            pub i_know_this_is_insecure: Option<Text>,
-            $($(
-                $(#[doc = $help])*
-                #[serde(default, rename = $name)]
-                pub $field: Option<Text>,
-            )*)*
-        }
-
-        /// Every setting with its default.
-        pub const SETTINGS: &[Setting] =
-            &[$($(Setting { name: $name, variable: $variable, default: $default },)*)*];
+        /// Every setting with its default, in the order of the help.
+        pub const SETTINGS: &[Setting] = &[
+            Setting {
+                name: "i-know-this-is-insecure",
+                variable: "XEBEC_I_KNOW_THIS_IS_INSECURE",
+                default: "false",
+            },
+            $($(Setting { name: $name, variable: $variable, default: $default },)*)*
+        ];
 
         impl Flags {
-            /// Lays the flags and variables over what a file says.
-            pub fn over(self, file: FileSettings) -> Self {
-                Self {
-                    check_config: self.check_config,
-                    config: self.config,
-                    model_repository: if self.model_repository.is_empty() { file.model_repository } else { self.model_repository },
-                    i_know_this_is_insecure: self.i_know_this_is_insecure.or(file.i_know_this_is_insecure),
-                    $($($field: self.$field.or(file.$field),)*)*
-                }
-            }
-
-            /// Every setting that was written somewhere, by name.
-            pub fn written(&self) -> Vec<(&'static str, &Text)> {
-                let all = [$($(($name, self.$field.as_ref()),)*)*];
-                all.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+            /// Every setting that was written on the command line, by name.
+            pub fn written(&self) -> Vec<(&'static str, &str)> {
+                let all = [
+                    ("i-know-this-is-insecure", &self.i_know_this_is_insecure),
+                    $($(($name, &self.$field),)*)*
+                ];
+                all.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))).collect()
             }
         }
     };
@@ -146,7 +101,7 @@ settings! {
         /// As which server the HTTP listener answers where servers differ: triton or kserve.
         http_dialect = "http-dialect" "XEBEC_HTTP_DIALECT" "DIALECT" "triton";
         /// Name of the server in its metadata; Triton's clients ask for 'triton'.
-        server_name = "server-name" "XEBEC_SERVER_NAME" "NAME" "triton" alias "server-id";
+        server_name = "server-name" "XEBEC_SERVER_NAME" "NAME" "triton" alias "server-id" alias "id";
         /// I/O threads, each with its own sockets; 'auto' is one per core.
         io_threads = "io-threads" "XEBEC_IO_THREADS" "N" "auto" alias "http-thread-count";
     }
@@ -161,7 +116,7 @@ settings! {
         default_max_batch_size = "default-max-batch-size" "XEBEC_DEFAULT_MAX_BATCH_SIZE" "ROWS" "64";
         /// Most requests that wait for a model; one more is refused with 503.
         default_max_queue_size = "default-max-queue-size" "XEBEC_DEFAULT_MAX_QUEUE_SIZE" "N" "1024";
-        /// Runs of one model side by side; 'auto' is one per core (latency: one).
+        /// Runs of one model side by side; 'auto' is one per I/O thread (latency: one).
         instances = "instances" "XEBEC_INSTANCES" "N" "auto";
         /// What threads are arranged for: throughput (one a run) or latency (all cores on one run).
         objective = "objective" "XEBEC_OBJECTIVE" "WORD" "throughput";
@@ -199,9 +154,9 @@ settings! {
     "Logs" {
         /// Form of the log on standard error: text or json.
         log_format = "log-format" "XEBEC_LOG_FORMAT" "FORM" "text";
-        /// Least level: error, warn, info, debug, trace, or filters such as 'info,xebec_engine=debug'.
+        /// Least level of xebec: error, warn, info, debug, trace; or filters such as 'info,xebec_engine=debug'.
         log_level = "log-level" "XEBEC_LOG_LEVEL" "LEVEL" "warn";
-        /// A line per call: off, text or json.
+        /// A line per infer call: off, text or json.
         access_log = "access-log" "XEBEC_ACCESS_LOG" "FORM" "off";
         /// Where those lines go; standard error if not given.
         access_log_file = "access-log-file" "XEBEC_ACCESS_LOG_FILE" "FILE" "";

@@ -1,11 +1,20 @@
-//! What the machine says: cores, and the variables that are not settings of ours. The only reader of the environment
-//! besides the flags' own variables.
-use std::path::PathBuf;
+//! What the machine says: cores and variables. The only reader of the environment.
+use std::{collections::BTreeMap, path::PathBuf};
 use xebec_engine::backend::library::{Search, VARIABLE};
 
 /// Cores that this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the variables of our settings begin with.
+const PREFIX: &str = "XEBEC_";
+
+/// The variables with our prefix.
+pub fn environment() -> BTreeMap<String, String> {
+    let all = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    all.filter(|(name, _)| name.starts_with(PREFIX)).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place where other programs' variables are read")]

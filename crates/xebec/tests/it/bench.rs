@@ -143,6 +143,19 @@ fn an_open_loop_accounts_for_every_request_that_was_due() {
     assert!(report.unsent > 0 && report.per_second < 1_000_000.0, "{report:?}");
     assert!(report.late.unwrap().max > 10_000.0, "a backlog shows in how late requests are sent");
     assert!(report.latencies.max >= report.late.unwrap().p50, "latencies count from when a request was due");
+    assert_eq!(report.lost, report.unsent);
+    assert!(report.latencies.p50 > 50_000.0, "what was never sent has waited too: {report:?}");
+}
+
+#[test]
+fn an_open_loop_that_spares_its_core_sends_every_request_all_the_same() {
+    let address = model(|_| ok());
+    let report = over_http(address, "--rate 2000 --coarse --duration 0.5 -c 50").unwrap();
+    assert_eq!((report.good, report.unsent, report.failures.len()), (1000, 0, 0), "{report:?}");
+    assert!(
+        Line::try_parse_from(["bench", "m", "--coarse"]).is_err(),
+        "a closed loop waits for answers alone"
+    );
 }
 
 #[test]
@@ -160,6 +173,8 @@ fn a_server_that_never_answers_does_not_hold_the_bench() {
     let report = over_http(address, "--duration 0.1 --patience 0.1 -c 3").unwrap();
     assert_eq!(report.good, 0);
     assert_eq!(report.failures["no answer: not within 0.1 s of the end"], 3);
+    assert_eq!((report.lost, report.answered), (3, 0));
+    assert!(report.latencies.p50 >= 100_000.0, "what never came back has waited all the time: {report:?}");
 }
 
 #[test]
@@ -201,8 +216,8 @@ fn the_report_has_the_figures_under_lasting_names() {
     report.print(bench::Form::Json, &mut out).unwrap();
     let object: Value = serde_json::from_slice(&out).unwrap();
     let keys: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    let names = "bytes_received bytes_sent failures generator_cpu_percent generator_was_busy good late_us \
-                 latency_us per_second refusal_latency_us seconds unsent";
+    let names = "answered bytes_received bytes_sent failures generator_cpu_percent generator_was_busy good \
+                 lanes_that_gave_up late_us latency_us lost per_second refusal_latency_us seconds unsent";
     assert_eq!(keys.join(" "), names);
     let quantiles: Vec<&str> = object["latency_us"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(quantiles.join(" "), "max mean p50 p90 p99 p99.9");
@@ -211,5 +226,28 @@ fn the_report_has_the_figures_under_lasting_names() {
     let table = String::from_utf8(out).unwrap();
     for name in ["requests/s", "latency us", "p99.9", "bytes", "generator"] {
         assert!(table.contains(name), "{table}");
+    }
+}
+
+#[test]
+fn a_connection_that_the_server_announces_to_close_costs_no_request() {
+    let last = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let address = model(move |_| Reply::Last(last));
+    let report = over_http(address, "--requests 50 -c 2").unwrap();
+    assert_eq!((report.good, report.failures.len()), (50, 0), "{report:?}");
+}
+
+#[test]
+fn a_server_that_goes_away_is_told_and_the_rate_counts_the_time_it_was_there() {
+    let (address, gone) = server::mortal(20);
+    let report = over_http(address, "--duration 30 -c 2").unwrap();
+    assert!(gone.load(SeqCst) && report.gave_up == 2 && report.seconds < 25.0, "{report:?}");
+    assert!(report.good > 0 && report.per_second > report.good as f64 / 25.0, "{report:?}");
+}
+
+#[test]
+fn flags_that_would_mean_nothing_are_refused() {
+    for line in ["--requests 0", "--rows 2 --input a.json", "--free-extent 2 --input a.json"] {
+        assert!(Line::try_parse_from(["bench", "m"].into_iter().chain(line.split(' '))).is_err(), "{line}");
     }
 }

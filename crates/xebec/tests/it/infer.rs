@@ -97,3 +97,31 @@ fn an_empty_input_is_refused_before_anything_is_sent() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("the input is empty"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn an_answer_with_nan_is_shown_in_both_forms() {
+    let answer =
+        r#"{"model_name":"m","outputs":[{"name":"y","datatype":"FP32","shape":[2],"data":[NaN,-Infinity]}]}"#;
+    let address = server::http(move |_| Reply::Answer(200, answer.into()));
+    let output = infer(address, &["--output", "json"], r#"{"inputs": []}"#);
+    assert_eq!(text(&output.stdout).trim_end(), answer, "the raw text: {}", text(&output.stderr));
+    let output = infer(address, &[], r#"{"inputs": []}"#);
+    let table = text(&output.stdout);
+    assert!(table.contains("NaN") && table.contains("-Infinity"), "{table} {}", text(&output.stderr));
+}
+
+#[test]
+fn a_server_that_never_answers_is_waited_for_as_long_as_was_said() {
+    let address = server::http(|_| Reply::Silence);
+    let output = infer(address, &["--timeout", "0.3"], r#"{"inputs": []}"#);
+    assert_eq!(output.status.code(), Some(1));
+    let want = format!("error: no answer from http://{address} within 0.3 s\n");
+    assert_eq!(text(&output.stderr), want);
+}
+
+#[test]
+fn a_version_is_one_segment_of_the_path() {
+    let address = server::http(|seen| Reply::Answer(400, json!({"error": seen.line}).to_string()));
+    let output = infer(address, &["--model-version", "1/x"], r#"{"inputs": []}"#);
+    assert!(text(&output.stderr).contains("/v2/models/m/versions/1%2Fx/infer"), "{}", text(&output.stderr));
+}

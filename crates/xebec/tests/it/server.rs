@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -16,6 +16,8 @@ pub(crate) enum Reply {
     Answer(u16, String),
     /// These bytes, whatever they are.
     Raw(&'static str),
+    /// These bytes, and the connection ends.
+    Last(&'static str),
     /// The connection ends.
     Close,
     /// Nothing, ever.
@@ -45,6 +47,34 @@ pub(crate) fn http(reply: impl Fn(Seen<'_>) -> Reply + Send + Sync + 'static) ->
     address
 }
 
+/// A model that answers so many infer requests and then is gone, port and all.
+pub(crate) fn mortal(requests: u64) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, gone, count) =
+        (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let dead = Arc::clone(&gone);
+    let reply = move |seen: Seen<'_>| match seen.nth {
+        _ if seen.line.starts_with("GET") => {
+            Reply::Answer(200, r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1]}]}"#.into())
+        }
+        nth if nth < requests => Reply::Answer(200, "{}".into()),
+        _ => {
+            // The listener wakes up for one more connection, and closes instead of taking it.
+            dead.store(true, SeqCst);
+            drop(TcpStream::connect(address));
+            Reply::Close
+        }
+    };
+    let (reply, over) = (Arc::new(reply), Arc::clone(&gone));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take_while(|_| !over.load(SeqCst)) {
+            let (reply, count) = (Arc::clone(&reply), Arc::clone(&count));
+            std::thread::spawn(move || connection(stream.unwrap(), &*reply, &count));
+        }
+    });
+    (address, gone)
+}
+
 fn connection(stream: TcpStream, reply: &dyn Fn(Seen<'_>) -> Reply, count: &AtomicU64) {
     stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream);
@@ -71,6 +101,11 @@ fn connection(stream: TcpStream, reply: &dyn Fn(Seen<'_>) -> Reply, count: &Atom
                 format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
             }
             Reply::Raw(bytes) => bytes.to_owned(),
+            Reply::Last(bytes) => {
+                // A client that has gone is the end all the same.
+                let _ = reader.get_mut().write_all(bytes.as_bytes());
+                return;
+            }
             Reply::Close => return,
             Reply::Silence => continue,
         };
