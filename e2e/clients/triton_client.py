@@ -1,4 +1,4 @@
-"""The stock tritonclient against a running xebec: HTTP and gRPC, sync, async and aio, JSON and binary.
+"""The stock tritonclient against a running xebec: HTTP and gRPC, sync, async and aio, JSON and binary, and gRPC health.
 
 Run by e2e/tests/it/triton_client.rs with the addresses in XEBEC_HTTP and XEBEC_GRPC; by hand:
     XEBEC_HTTP=127.0.0.1:8000 XEBEC_GRPC=127.0.0.1:8001 python e2e/clients/triton_client.py
@@ -9,11 +9,13 @@ import os
 import queue
 import unittest
 
+import grpc
 import numpy as np
 import tritonclient.grpc as grpcclient
 import tritonclient.grpc.aio as grpcaio
 import tritonclient.http as httpclient
 import tritonclient.http.aio as httpaio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 HTTP = os.environ["XEBEC_HTTP"]
@@ -96,9 +98,24 @@ class Http(Checks):
             self.assert_sums(result)
 
     def test_async(self):
-        waiting = [self.client.async_infer("simple", http_inputs(True)) for _ in range(20)]
-        for one in waiting:
-            self.assert_sums(one.get_result())
+        for binary in (True, False):
+            wanted = [httpclient.InferRequestedOutput(f"OUTPUT{i}", binary_data=binary) for i in (0, 1)]
+            waiting = [self.client.async_infer("simple", http_inputs(binary), outputs=wanted) for _ in range(20)]
+            for one in waiting:
+                self.assert_sums(one.get_result())
+        with self.assertRaises(InferenceServerException) as caught:
+            self.client.async_infer("nobody", http_inputs(True)).get_result()
+        self.assertIn(UNKNOWN, str(caught.exception))
+
+    def test_what_is_not_offered_says_so(self):
+        for call in (self.client.get_model_repository_index, self.client.get_inference_statistics):
+            with self.assertRaises(InferenceServerException) as caught:
+                call()
+            self.assertIn("is not offered", str(caught.exception))
+        for unknown in (self.client.get_model_metadata, self.client.get_model_config):
+            with self.assertRaises(InferenceServerException) as caught:
+                unknown("nobody")
+            self.assertIn(UNKNOWN, str(caught.exception))
 
     def test_a_batch_of_rows(self):
         a = np.arange(8 * 16, dtype=np.int32).reshape(8, 16)
@@ -135,12 +152,24 @@ class Http(Checks):
 
 
 class HttpAio(unittest.IsolatedAsyncioTestCase):
+    async def test_health_and_metadata(self):
+        async with httpaio.InferenceServerClient(HTTP) as client:
+            self.assertTrue(await client.is_server_live())
+            self.assertTrue(await client.is_server_ready())
+            self.assertTrue(await client.is_model_ready("simple"))
+            self.assertFalse(await client.is_model_ready("nobody"))
+            self.assertEqual((await client.get_server_metadata())["name"], "triton")
+            self.assertEqual((await client.get_model_metadata("simple"))["inputs"][0]["shape"], [-1, 16])
+            self.assertEqual((await client.get_model_config("simple"))["max_batch_size"], 8)
+
     async def test_infer_and_errors(self):
         async with httpaio.InferenceServerClient(HTTP) as client:
-            self.assertTrue(await client.is_server_ready())
-            results = await asyncio.gather(*(client.infer("simple", http_inputs(True)) for _ in range(20)))
-            for result in results:
-                np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), A + B)
+            for binary in (True, False):
+                wanted = [httpclient.InferRequestedOutput(f"OUTPUT{i}", binary_data=binary) for i in (0, 1)]
+                calls = (client.infer("simple", http_inputs(binary), outputs=wanted) for _ in range(20))
+                for result in await asyncio.gather(*calls):
+                    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), A + B)
+                    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), A - B)
             with self.assertRaises(InferenceServerException) as caught:
                 await client.infer("nobody", http_inputs(True))
             self.assertIn(UNKNOWN, str(caught.exception))
@@ -157,10 +186,15 @@ class Grpc(Checks):
         self.assertTrue(self.client.is_server_live())
         self.assertTrue(self.client.is_server_ready())
         self.assertTrue(self.client.is_model_ready("simple"))
+        self.assertTrue(self.client.is_model_ready("simple", "1"))
         self.assertFalse(self.client.is_model_ready("nobody"))
         self.assertEqual(self.client.get_server_metadata().name, "triton")
-        model = self.client.get_model_metadata("simple")
-        self.assertEqual((model.name, list(model.inputs[0].shape)), ("simple", [-1, 16]))
+        model = self.client.get_model_metadata("simple", as_json=True)
+        self.assertEqual((model["name"], model["versions"], model["inputs"][0]["shape"]), ("simple", ["1"], ["-1", "16"]))
+        for unknown in (self.client.get_model_metadata, self.client.get_model_config):
+            with self.assertRaises(InferenceServerException) as caught:
+                unknown("nobody")
+            self.assertEqual((caught.exception.message(), caught.exception.status()), (UNKNOWN, "StatusCode.NOT_FOUND"))
         self.assertEqual(self.client.get_model_config("simple").config.max_batch_size, 8)
 
     def test_infer_with_id_and_wanted_output(self):
@@ -217,15 +251,51 @@ class Grpc(Checks):
 
 
 class GrpcAio(unittest.IsolatedAsyncioTestCase):
+    async def test_health_and_metadata(self):
+        async with grpcaio.InferenceServerClient(GRPC) as client:
+            self.assertTrue(await client.is_server_live())
+            self.assertTrue(await client.is_server_ready())
+            self.assertTrue(await client.is_model_ready("simple"))
+            self.assertFalse(await client.is_model_ready("nobody"))
+            self.assertEqual((await client.get_server_metadata()).name, "triton")
+            self.assertEqual(list((await client.get_model_metadata("simple")).inputs[0].shape), [-1, 16])
+            self.assertEqual((await client.get_model_config("simple")).config.max_batch_size, 8)
+
     async def test_infer_and_errors(self):
         async with grpcaio.InferenceServerClient(GRPC) as client:
-            self.assertTrue(await client.is_server_ready())
             results = await asyncio.gather(*(client.infer("simple", grpc_inputs()) for _ in range(20)))
             for result in results:
+                np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), A + B)
                 np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), A - B)
             with self.assertRaises(InferenceServerException) as caught:
                 await client.infer("nobody", grpc_inputs())
-            self.assertIn(UNKNOWN, str(caught.exception))
+            self.assertEqual((caught.exception.message(), caught.exception.status()), (UNKNOWN, "StatusCode.NOT_FOUND"))
+
+
+class Health(unittest.TestCase):
+    """The standard service, as a probe of Kubernetes or a balancer calls it."""
+
+    def setUp(self):
+        self.channel = grpc.insecure_channel(GRPC)
+        self.health = health_pb2_grpc.HealthStub(self.channel)
+
+    def tearDown(self):
+        self.channel.close()
+
+    def test_check(self):
+        for service in ("", "inference.GRPCInferenceService"):
+            answer = self.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+            self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=30)
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
+        self.assertIn("nobody", caught.exception.details())
+
+    def test_watch(self):
+        for service, status in (("", "SERVING"), ("nobody", "SERVICE_UNKNOWN")):
+            call = self.health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=30)
+            self.assertEqual(next(call).status, health_pb2.HealthCheckResponse.ServingStatus.Value(status))
+            call.cancel()
 
 
 if __name__ == "__main__":

@@ -144,8 +144,7 @@ impl Catalog {
         std::thread::scope(|scope| {
             for _ in 0..LOAD_THREADS.min(work.len()) {
                 scope.spawn(|| {
-                    while let Some((candidate, version)) =
-                        take(&next).filter(|_| !self.stopped.load(SeqCst))
+                    while let Some((candidate, version)) = take(&next).filter(|_| !self.stopped.load(SeqCst))
                     {
                         if let Some(failure) = self.load_one(candidate, *version) {
                             failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     fmt,
     path::{Component, Path, PathBuf},
 };
@@ -17,6 +17,7 @@ use xebec_core::Datatype;
 mod batch_axis;
 mod external;
 mod foreign;
+mod hazard;
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -182,7 +183,8 @@ impl Model {
         if graph.output.is_empty() {
             return Err(OnnxError::NotAModel("output"));
         }
-        let fed = |value: &&ValueInfoProto| !is_initializer(graph, &value.name);
+        let constant = initializers(graph);
+        let fed = |value: &&ValueInfoProto| !constant.contains(value.name.as_str());
         let inputs = graph.input.iter().filter(fed).map(value_info).collect();
         let outputs = graph.output.iter().map(value_info).collect();
         Ok(Self { inputs, outputs, proto })
@@ -198,24 +200,17 @@ impl Model {
         &self.outputs
     }
 
-    /// Every operator used, with its domain (empty for ONNX's own), also in subgraphs and functions.
-    pub fn operators(&self) -> BTreeSet<(String, String)> {
-        let mut found = BTreeSet::new();
-        let functions = self.proto.functions.iter().flat_map(|function| &function.node);
-        for node in self.proto.graph.iter().flat_map(|graph| &graph.node).chain(functions) {
-            visit(node, &mut |node| {
-                found.insert((node.domain.clone(), node.op_type.clone()));
-            });
-        }
-        found
-    }
-
     /// Checks that all external data lies below `folder` and is as long as it says. Returns the files.
     ///
     /// # Errors
     /// [`OnnxError::External`] for the first tensor whose data may not be read or is not there.
     pub fn check_external(&self, folder: &Path) -> Result<Vec<PathBuf>, OnnxError> {
         external::check(&self.proto, folder)
+    }
+
+    /// The name of a node over which a caller's values could end ONNX Runtime's process, if there is one.
+    pub fn trap(&self) -> Option<&str> {
+        hazard::trap(&self.proto)
     }
 
     /// Whether requests of different callers may share a run.
@@ -227,12 +222,9 @@ impl Model {
     }
 }
 
-fn is_initializer(graph: &GraphProto, name: &str) -> bool {
-    graph.initializer.iter().any(|tensor| tensor.name == name)
-        || graph
-            .sparse_initializer
-            .iter()
-            .any(|sparse| sparse.values.as_ref().is_some_and(|values| values.name == name))
+fn initializers(graph: &GraphProto) -> HashSet<&str> {
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref());
+    graph.initializer.iter().chain(sparse).map(|tensor| tensor.name.as_str()).collect()
 }
 
 /// Calls `see` with a node and every node of its subgraphs.

@@ -93,7 +93,8 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, mut config, mut batching, instances, cores, objective, inline_below, observer } = plan;
+        let Plan { info, mut config, mut batching, instances, cores, objective, inline_below, observer } =
+            plan;
         let metrics = Arc::new(ModelMetrics::default());
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
         let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
@@ -103,8 +104,6 @@ impl Served {
         }
         if batching.mixes.is_err() {
             batching.max_rows = 1;
-        }
-        if batching.mixes.is_err() {
             // What callers are told is what is done.
             config.scheduling_choice = None;
         }

@@ -19,15 +19,16 @@ use std::{
 /// A request body that has not been read.
 #[derive(Debug)]
 pub struct Body {
-    incoming: Incoming,
+    /// There until this is dropped.
+    incoming: Option<Incoming>,
     conn: Rc<Conn>,
     core: Rc<Core>,
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        if !self.incoming.is_end_stream() {
-            self.conn.leave_unread();
+        if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
+            self.conn.leave_unread(incoming);
         }
     }
 }
@@ -108,7 +109,7 @@ pub enum Encoding {
 
 impl Body {
     pub(crate) fn new(incoming: Incoming, conn: Rc<Conn>, core: Rc<Core>) -> Self {
-        Self { incoming, conn, core }
+        Self { incoming: Some(incoming), conn, core }
     }
 
     /// Reads the body whole.
@@ -124,8 +125,8 @@ impl Body {
     }
 
     async fn read_within(&mut self, limit_bytes: usize) -> Result<Received, ReadError> {
-        let promised = usize::try_from(self.incoming.size_hint().lower()).unwrap_or(usize::MAX);
-        if promised > limit_bytes {
+        let promised = self.incoming.as_ref().map_or(0, |incoming| incoming.size_hint().lower());
+        if promised > limit_bytes as u64 {
             return Err(ReadError::TooLarge { limit_bytes });
         }
         let most_pieces = self.core.limits.max_body_pieces;
@@ -142,9 +143,10 @@ impl Body {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let Some(incoming) = &mut self.incoming else { return Ok(None) };
         // Asking again at the end costs a turn through hyper's channel.
-        while !self.incoming.is_end_stream()
-            && let Some(frame) = self.incoming.frame().await
+        while !incoming.is_end_stream()
+            && let Some(frame) = incoming.frame().await
         {
             if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data()
                 && !data.is_empty()

@@ -4,6 +4,7 @@
 //! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
 use crate::limits::Limits;
 use bytes::Bytes;
+use hyper::body::Incoming;
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -58,8 +59,8 @@ pub(crate) struct Conn {
     received: Cell<usize>,
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
-    /// A body was left where it is, and its caller may still be sending it.
-    left_unread: Cell<bool>,
+    /// A body that nobody read to its end; its caller may still be sending it.
+    unread: RefCell<Option<Incoming>>,
     blocked_since: Cell<Option<u32>>,
     clock: Rc<Cell<u32>>,
     order: Cell<Order>,
@@ -75,7 +76,7 @@ impl Conn {
             since: Cell::new(now),
             received: Cell::new(0),
             progress: Cell::new(0),
-            left_unread: Cell::new(false),
+            unread: RefCell::new(None),
             blocked_since: Cell::new(None),
             clock,
             order: Cell::new(Order::Go),
@@ -104,14 +105,21 @@ impl Conn {
         self.received.set(self.received.get().saturating_sub(bytes));
     }
 
-    /// Notes that a body was not read to its end.
-    pub(crate) fn leave_unread(&self) {
-        self.left_unread.set(true);
+    /// Hands a body back that was not read to its end.
+    pub(crate) fn leave_unread(&self, body: Incoming) {
+        self.unread.replace(Some(body));
     }
 
-    /// Whether a body was not read to its end.
-    pub(crate) fn left_unread(&self) -> bool {
-        self.left_unread.get()
+    /// The body that was handed back.
+    pub(crate) fn take_unread(&self) -> Option<Incoming> {
+        self.unread.take()
+    }
+
+    /// Notes that an answer is out: what comes next is the beginning of another request.
+    fn flushed(&self) {
+        if self.phase.get() == Phase::Done {
+            self.enter(Phase::Idle);
+        }
     }
 
     /// Notes that bytes came.
@@ -130,12 +138,6 @@ impl Conn {
         }
     }
 
-    /// Notes that nothing is there to read.
-    fn read_nothing(&self) {
-        if self.phase.get() == Phase::Done {
-            self.enter(Phase::Idle);
-        }
-    }
 
     /// Whether the connection has outstayed a limit.
     pub(crate) fn judge(&self, limits: &Limits) -> Order {
@@ -245,9 +247,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if outcome.is_pending() {
-            self.conn.read_nothing();
-        }
         ready!(outcome)?;
         let some = buf.filled().len() - before;
         if some > 0 {
@@ -283,7 +282,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        self.conn.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -369,12 +370,14 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_idle_only_when_the_answer_is_out_and_nothing_waits() {
+    fn a_connection_is_idle_when_the_answer_is_out() {
         let (conn, _) = at(Phase::Done);
         conn.read_some(1);
         assert_eq!(conn.phase(), Phase::Head);
+        conn.flushed();
+        assert_eq!(conn.phase(), Phase::Head);
         conn.enter(Phase::Done);
-        conn.read_nothing();
+        conn.flushed();
         assert_eq!(conn.phase(), Phase::Idle);
     }
 }

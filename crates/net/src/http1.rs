@@ -12,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::{Body as _, Incoming},
     server::conn::http1,
@@ -20,6 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future as _, poll_fn},
     pin::{Pin, pin},
@@ -38,6 +39,9 @@ const HYPERS_LEAST_BUFFER: usize = 8192;
 /// Most of a refused body that is read for the caller to come to its answer.
 const LINGER_BYTES: usize = 16 << 20;
 
+/// A body of a refused request that is read to its end, so that the connection goes on.
+const SKIPPED_BYTES: u64 = 64 << 10;
+
 /// Serves one connection until it closes, is told to finish or outstays a limit.
 pub(crate) async fn serve<S: HttpService>(
     stream: TcpStream,
@@ -48,11 +52,14 @@ pub(crate) async fn serve<S: HttpService>(
 ) {
     let mut io = Watched::new(stream, Rc::clone(&conn));
     loop {
-        let Some((mut rest, unused)) = live(io, &principal, &*service, &conn, &core).await else { return };
+        let closes = Cell::new(false);
+        let Some((mut rest, unused)) = live(io, &principal, &*service, &conn, &core, &closes).await else {
+            return;
+        };
+        if closes.get() {
+            return linger(rest.into_inner()).await;
+        }
         if unused.is_empty() {
-            if conn.left_unread() {
-                linger(rest.into_inner()).await;
-            }
             return;
         }
         // The beginning of a request was read before the connection was told to finish: it gets its answer.
@@ -61,15 +68,17 @@ pub(crate) async fn serve<S: HttpService>(
     }
 }
 
-/// Serves until hyper is done; returns the stream and what was read of it and not used, unless it was cut off.
+/// Serves until hyper is done; returns the stream and what was read of it and not used, unless it was cut off. `closes`
+/// tells that a body was left unread.
 async fn live<S: HttpService>(
     io: Watched<TcpStream>,
     principal: &Principal,
     service: &S,
     conn: &Rc<Conn>,
     core: &Rc<Core>,
+    closes: &Cell<bool>,
 ) -> Option<(Watched<TcpStream>, Bytes)> {
-    let answer = service_fn(|request| respond(request, principal, service, conn, core));
+    let answer = service_fn(|request| respond(request, principal, service, conn, core, closes));
     let mut connection = http1::Builder::new()
         .half_close(false)
         // The sweeper holds the time limits.
@@ -129,6 +138,7 @@ async fn respond<S: HttpService>(
     service: &S,
     conn: &Rc<Conn>,
     core: &Rc<Core>,
+    closes: &Cell<bool>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     conn.enter(Phase::Busy);
     let (head, incoming) = request.into_parts();
@@ -145,15 +155,32 @@ async fn respond<S: HttpService>(
             fault(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the server's log has the reason")
         })
     };
+    if let Some(body) = conn.take_unread() {
+        closes.set(!skip(body, conn).await);
+    }
     let own = whole_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let nothing_behind = own == Some(conn.received());
     conn.hand_out(own.unwrap_or(0));
     // Behind a close no answer may follow, so it is said only if no request can be waiting behind this one.
-    if conn.left_unread() || (core.drain.is_draining() && nothing_behind) {
+    if closes.get() || (core.drain.is_draining() && nothing_behind) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     conn.enter(Phase::Done);
     Ok(response.map(Full::new))
+}
+
+/// Reads a short body that nobody wanted, because the next request stands behind it. Whether its end was reached.
+async fn skip(mut body: Incoming, conn: &Conn) -> bool {
+    if body.size_hint().upper().is_none_or(|most| most > SKIPPED_BYTES) {
+        return false;
+    }
+    conn.enter(Phase::Body);
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Size of a head as clients write it, in bytes.

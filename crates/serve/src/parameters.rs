@@ -8,6 +8,9 @@ use xebec_core::InferError;
 /// nothing but empty ones costs little.
 pub(crate) const MOST_TENSORS: usize = 4096;
 
+/// Most parameters of one object of them.
+pub(crate) const MOST_PARAMETERS: usize = 4096;
+
 /// Most extents of a shape.
 pub(crate) const MOST_AXES: usize = 256;
 
@@ -64,10 +67,16 @@ impl RequestParameters {
             }
             ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
             ("priority", Value::Whole(0)) => (),
-            ("priority", Value::Whole(_)) => {
+            ("priority", _) => {
                 return Err(unsupported(
                     "parameter 'priority' is not offered by this version",
                     "leave it out, or send 0",
+                ));
+            }
+            ("headers", _) => {
+                return Err(unsupported(
+                    "parameter 'headers' is not offered by this version",
+                    "leave it out: no header of a request reaches a model",
                 ));
             }
             ("sequence_id", Value::Whole(0)) | ("sequence_start" | "sequence_end", Value::Bool(false)) => (),
@@ -132,6 +141,12 @@ mod tests {
             ("sequence_id", Value::Text("a".into())),
             ("sequence_start", Value::Bool(true)),
             ("priority", Value::Whole(2)),
+            ("priority", Value::Real),
+            ("priority", Value::Text("9".into())),
+            ("priority", Value::Bool(true)),
+            ("headers", Value::Text("x".into())),
+            ("headers", Value::Real),
+            ("sequence_start", Value::Text("false".into())),
         ] {
             let error = parameters.take(name, &value).unwrap_err();
             assert_eq!(error.code(), Code::Unsupported, "{name}");

@@ -1,5 +1,5 @@
 //! Tensors of the wire: typed contents of gRPC, JSON in, JSON out.
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use xebec_core::{InferError, model::TensorInfo};
 
 pub(crate) mod json_in;
@@ -12,6 +12,20 @@ pub(crate) fn intern(known: &[TensorInfo], name: &str) -> Arc<str> {
         .iter()
         .find(|tensor| *tensor.name == *name)
         .map_or_else(|| name.into(), |tensor| Arc::clone(&tensor.name))
+}
+
+/// Refuses an output that is asked for twice: its two forms could differ, and an answer holds it once.
+pub(crate) fn each_once(outputs: &[String]) -> Result<(), InferError> {
+    if outputs.len() < 2 {
+        return Ok(());
+    }
+    let mut seen = BTreeSet::new();
+    match outputs.iter().find(|output| !seen.insert(output.as_str())) {
+        None => Ok(()),
+        Some(twice) => {
+            Err(InferError::invalid_hint(format!("output '{twice}' is requested twice"), "ask for it once"))
+        }
+    }
 }
 
 /// The refusal of a tensor whose elements are not as many as its shape says. Reading stops at the first one too many.

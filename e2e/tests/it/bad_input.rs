@@ -1,5 +1,5 @@
 //! Bad input: each a clear error that says the fix, and the server goes on.
-use crate::wire::{SCALER, answer, connect, get, infer, send, still_serves};
+use crate::wire::{SCALER, answer, connect, get, infer, post, send, still_serves};
 use std::{
     io::{Read as _, Write as _},
     process::{Command, Output},
@@ -8,6 +8,7 @@ use xebec_e2e::{
     generate::root,
     server::{Server, binary, engine_library},
 };
+use xebec_net::body::Encoding;
 
 fn server(more: &[&str]) -> Server {
     Server::start(&[&["serve", "--model-repository", "models/testdata/repository"], more].concat()).unwrap()
@@ -26,10 +27,8 @@ fn errors(output: &Output) -> String {
 #[test]
 fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
-    for file in ["scaler.onnx"] {
-        std::fs::copy(root().join("models/testdata/repository").join(file), folder.path().join(file))
-            .unwrap();
-    }
+    std::fs::copy(root().join("models/testdata/repository/scaler.onnx"), folder.path().join("scaler.onnx"))
+        .unwrap();
     let good = folder.path().to_string_lossy();
     let args = ["serve", "--model-repository", &good, "--model-repository", "models/testdata/broken"];
     let strict =
@@ -187,7 +186,8 @@ fn a_request_that_does_not_fit_is_told_what_would() {
         ("[1,4]", "FP16", "[1,2,3,4]", "input 'x': FP16 has no JSON form"),
         ("[1,4]", "FP32", "[NaN,1,2,3]", "failed to parse the request JSON"),
         ("[1,4]", "FP32", "[Infinity,1,2,3]", "failed to parse the request JSON"),
-        ("[1,4]", "FP32", "[1e39,1,2,3]", "does not fit FP32"),
+        ("[1,4]", "FP32", "[1e39,1,2,3]", "input 'x' element 0: 1e39 does not fit FP32"),
+        ("[1,4]", "FP32", r#"["1",1,2,3]"#, "input 'x' element 0: a string is not FP32"),
     ] {
         let (status, error) = one(shape, datatype, data);
         assert_eq!(status, 400, "{shape} {datatype} {data}");
@@ -243,6 +243,8 @@ fn unknown_models_versions_paths_and_methods_are_named() {
         ),
         ("GET", "/v2/models/..%2fsimple/config", 404, "Request for unknown model: '../simple' is not found"),
         ("POST", "/v2/models/%00/infer", 404, "Request for unknown model"),
+        ("POST", "/v2/models/scaler/versions//infer", 404, "Not Found"),
+        ("POST", "/v2/models//infer", 404, "Not Found"),
         ("GET", "/v3", 404, "Not Found"),
         ("GET", "/v2/models/scaler/nothing", 404, "Not Found"),
         ("GET", "/v2/models/scaler/infer", 405, "Method Not Allowed"),
@@ -268,14 +270,17 @@ fn bodies_over_the_limit_are_refused_before_and_after_decompression() {
         (413, "request body is larger than the limit of 10000 bytes")
     );
     assert_eq!(long.json()["hint"], "the operator can raise the limit with --http-max-input-size");
-    let bomb = xebec_net::body::Encoding::Gzip.compress(&vec![b' '; 10 << 20]);
-    assert!(
-        bomb.len() > 10_000
-            || send(server.http, "POST", path, &[("Content-Encoding", "gzip")], &bomb).status == 413
-    );
-    let small = xebec_net::body::Encoding::Gzip.compress(&vec![b' '; 20_000]);
-    let refused = send(server.http, "POST", path, &[("Content-Encoding", "gzip")], &small);
-    assert_eq!(refused.status, 413, "{}", refused.error());
+    for encoding in [Encoding::Gzip, Encoding::Deflate] {
+        let announced = [("Content-Encoding", encoding.as_str())];
+        for size in [10_001, 1 << 20] {
+            let bomb = encoding.compress(&vec![b' '; size]);
+            assert!(bomb.len() < 10_000, "{size} bytes are refused for what they are compressed to");
+            let refused = send(server.http, "POST", path, &announced, &bomb);
+            assert_eq!((refused.status, refused.error()), (413, long.error()), "{size}");
+        }
+        let fits = encoding.compress(&[SCALER.as_bytes(), &vec![b' '; 10_000 - SCALER.len()]].concat());
+        assert_eq!(send(server.http, "POST", path, &announced, &fits).status, 200);
+    }
     let corrupt = send(server.http, "POST", path, &[("Content-Encoding", "gzip")], b"not gzip");
     assert_eq!((corrupt.status, corrupt.error().as_str()), (400, "body is not valid gzip"));
     let other = send(server.http, "POST", path, &[("Content-Encoding", "br")], b"x");
@@ -304,6 +309,7 @@ fn the_binary_extension_is_checked_to_the_byte() {
     for (length, body, status, words) in [
         ("100000", whole.as_slice(), 400, "is 100000, but the body has"),
         ("-1", &whole, 400, "is not a number of bytes"),
+        ("+105", &whole, 400, "is not a number of bytes"),
         ("abc", &whole, 400, "is not a number of bytes"),
         ("0", &whole, 501, "raw binary requests"),
         (length.as_str(), &whole[..whole.len() - 1], 400, "binary_data_size 16, but only 15 bytes are left"),
@@ -348,9 +354,15 @@ fn slow_headers_and_a_client_that_never_reads_are_cut_off() {
     let server = server(&["--header-timeout-secs", "0.3", "--stall-timeout-secs", "0.5"]);
     let mut slow = connect(server.http);
     slow.write_all(b"GET /v2 HTTP/1.1\r\nHost:").unwrap();
-    let mut rest = Vec::new();
-    // The end of the connection is what is waited for; the bound of the socket fails the test.
-    let _ = slow.read_to_end(&mut rest).unwrap();
+    let mut stalled = connect(server.http);
+    let begun = post("/v2/models/scaler/infer", SCALER);
+    stalled.write_all(&begun.as_bytes()[..begun.len() - 10]).unwrap();
+    for mut stream in [slow, stalled] {
+        let mut rest = Vec::new();
+        // The end of the connection is what is waited for; the bound of the socket fails the test.
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
     let mut deaf = connect(server.http);
     let request = b"GET /v2/models/simple/config HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut sent = 0;

@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
+mod drain;
 mod engine;
 mod equality;
 mod example;
 mod generated;
+mod grpc_bad_input;
+mod limits;
 mod metrics;
 mod operation;
+mod rpc;
 mod triton_client;
 mod wire;

@@ -3,8 +3,9 @@ use serde_json::Value;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use xebec_e2e::server::Server;
 
 /// The bound of a test that hangs; nothing here takes a second.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
@@ -39,27 +40,21 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads one answer with a length.
+/// Reads one answer with a length, and not a byte of the next.
 pub(crate) fn answer(stream: &mut TcpStream) -> Reply {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 65536];
-    loop {
-        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8(bytes[..at].to_vec()).unwrap();
-            let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-            let mut reply = Reply { status, head, body: bytes.split_off(at + 4) };
-            let length: usize = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
-            while reply.body.len() < length {
-                let read = stream.read(&mut piece).unwrap();
-                assert!(read > 0, "the answer ends early");
-                reply.body.extend_from_slice(&piece[..read]);
-            }
-            return reply;
-        }
-        let read = stream.read(&mut piece).unwrap();
-        assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&bytes));
-        bytes.extend_from_slice(&piece[..read]);
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        let read = stream.read(&mut byte).unwrap();
+        assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&head));
+        head.extend_from_slice(&byte);
     }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut reply = Reply { status, head, body: Vec::new() };
+    let length = reply.header("content-length").map_or(0, |length| length.parse().unwrap());
+    reply.body.resize(length, 0);
+    stream.read_exact(&mut reply.body).unwrap();
+    reply
 }
 
 /// Sends a request with these headers and this body on a connection of its own.
@@ -99,4 +94,41 @@ pub(crate) fn still_serves(address: SocketAddr) {
         (reply.status, &reply.json()["outputs"][0]["data"]),
         (200, &serde_json::json!([3.0, 5.0, 7.0, 9.0]))
     );
+}
+
+/// A request with a JSON body, as it goes over the wire.
+pub(crate) fn post(path: &str, body: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Waits for a state, bounded by the test's own time.
+pub(crate) fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !reached() {
+        assert!(started.elapsed() < BOUND, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The metrics page.
+pub(crate) fn metrics(server: &Server) -> String {
+    String::from_utf8(get(server.metrics, "/metrics").body).unwrap()
+}
+
+/// A whole number of the metrics page, by its name and labels.
+pub(crate) fn counted(page: &str, series: &str) -> Option<u64> {
+    let value = page.lines().find_map(|line| line.strip_prefix(series));
+    value.map(|value| value.trim().parse().unwrap())
+}
+
+/// Sends the head of an infer request, and waits until the server has said that it has it. The body is still due.
+pub(crate) fn begun(address: SocketAddr, model: &str, body: &str) -> TcpStream {
+    let mut stream = connect(address);
+    let whole = post(&format!("/v2/models/{model}/infer"), body);
+    let head = whole.strip_suffix(body).unwrap().replace("Host: x", "Host: x\r\nExpect: 100-continue");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut said = [0; 25];
+    stream.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
 }

@@ -134,7 +134,20 @@ impl Backend for OrtBackend {
         self.report.clone()
     }
 
-    fn load(&self, path: &Path, _: &onnx::Model, options: LoadOptions) -> Result<Arc<dyn Model>, LoadError> {
+    fn load(
+        &self,
+        path: &Path,
+        graph: &onnx::Model,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        if let Some(node) = graph.trap() {
+            return Err(LoadError::UnsupportedOperator {
+                operator: format!("Mod of integers that is safe with a divisor of the caller's (node '{node}')"),
+                engine: NAME,
+                hint: "make the divisor a constant of the graph other than -1, or compute in real numbers with fmod=1"
+                    .into(),
+            });
+        }
         let session = self.session(path, options)?;
         let signature = Signature {
             inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,

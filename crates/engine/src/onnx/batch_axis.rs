@@ -4,14 +4,21 @@
 //! axes is the batch, meaning: cut into B equal chunks along that axis, chunk i depends on sample i alone. Every
 //! operator that may touch such a value has a rule here; one that has none counts as mixing.
 //!
-//! Invariant: `Ok` only if every output is the batch along axis 0 by these rules. When in doubt the answer is no, with
-//! the node and the reason; that costs speed, never a wrong or leaking answer.
+//! Invariants:
+//! 1. `Ok` only if every output is the batch along axis 0 by these rules. When in doubt the answer is no, with the node
+//!    and the reason; that costs speed, never a wrong or leaking answer;
+//! 2. the work grows as the file does: facts are small and shared, a node is seen once, and what a model's functions do
+//!    is not followed, so that nothing is run twice. Nesting is limited by the decoder.
 //!
 //! # Source
 //! ONNX, "Operators.md" and "Operators-ml.md"; ONNX Runtime, "ContribOperators.md".
-use super::{Dim, ModelProto, ValueInfo, ValueKind, generated::NodeProto};
-use fact::{Content, Fact, Seen, Symbols};
-use std::collections::HashMap;
+use super::{Dim, GraphProto, ModelProto, ValueInfo, ValueKind, generated::NodeProto};
+use fact::{Content, Fact, Known, MOST_AXES, Symbols};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::RangeInclusive,
+    rc::Rc,
+};
 
 mod arith;
 mod call;
@@ -22,9 +29,14 @@ mod neural;
 mod table;
 
 use call::Call;
+use extent::Extent;
+
+/// ONNX's operator sets that the rules were written from. ONNX Runtime has nothing older, and what comes later may mean
+/// something else by the same name.
+const OPERATOR_SETS: RangeInclusive<i64> = 7..=25;
 
 /// A value that somebody looks up: a fact, or why the rows are mixed in it.
-type Scope = HashMap<String, Seen>;
+type Scope<'m> = HashMap<&'m str, Known>;
 
 /// Analyses a model.
 ///
@@ -32,23 +44,22 @@ type Scope = HashMap<String, Seen>;
 /// Why requests must not share a run.
 pub(super) fn analyse(model: &ModelProto, inputs: &[ValueInfo]) -> Result<(), String> {
     let graph = model.graph.as_ref().ok_or("there is no graph")?;
-    let mut symbols = Symbols::default();
+    let mut analysis = Analysis::new(model)?;
     let mut scope = Scope::new();
     let batch_name = batch_name(inputs)?;
     for input in inputs {
-        scope.insert(input.name.clone(), Ok(input_fact(input, batch_name.as_deref(), &mut symbols)?));
+        let fact = input_fact(input, batch_name, &mut analysis.symbols)?;
+        if scope.insert(&input.name, Ok(Rc::new(fact))).is_some() {
+            return Err(format!("input '{}' is there twice", shown(&input.name)));
+        }
     }
-    let opsets =
-        model.opset_import.iter().map(|opset| (domain(&opset.domain).to_owned(), opset.version)).collect();
-    let mut analysis = Analysis { symbols, opsets };
     analysis.graph(graph, &[], &mut scope);
     for output in &graph.output {
-        match scope.get(&output.name) {
-            Some(Ok(fact)) => {
-                output_fact(fact).map_err(|problem| format!("output '{}' {problem}", output.name))?
-            }
-            Some(Err(reason)) => return Err(reason.clone()),
-            None => return Err(format!("output '{}' is made by no node", output.name)),
+        let name = shown(&output.name);
+        match scope.get(output.name.as_str()) {
+            Some(Ok(fact)) => output_fact(fact).map_err(|problem| format!("output '{name}' {problem}"))?,
+            Some(Err(reason)) => return Err(reason.to_string()),
+            None => return Err(format!("output '{name}' is made by no node")),
         }
     }
     Ok(())
@@ -60,43 +71,46 @@ fn domain(raw: &str) -> &str {
 }
 
 /// The name that the inputs give their first axis, if they do.
-fn batch_name(inputs: &[ValueInfo]) -> Result<Option<String>, String> {
-    let mut found: Option<String> = None;
+fn batch_name(inputs: &[ValueInfo]) -> Result<Option<&str>, String> {
+    let mut found: Option<&str> = None;
     for input in inputs {
-        let ValueKind::Tensor { shape: Some(shape), .. } = &input.kind else {
-            return Err(format!("input '{}' has no known shape", input.name));
-        };
-        match shape.first() {
+        match input_shape(input)?.first() {
             // tf2onnx numbers every axis that it does not know.
             Some(Dim::Named(name)) if name.starts_with("unk__") => (),
-            Some(Dim::Named(name)) => match &found {
+            Some(Dim::Named(name)) => match found {
                 Some(other) if other != name => {
+                    let (other, name) = (shown(other), shown(name));
                     return Err(format!("the inputs' first axes are called '{other}' and '{name}'"));
                 }
-                _ => found = Some(name.clone()),
+                _ => found = Some(name),
             },
             Some(Dim::Free) => (),
             Some(Dim::Fixed(_)) | None => {
-                return Err(format!("input '{}' has no free first axis", input.name));
+                return Err(format!("input '{}' has no free first axis", shown(&input.name)));
             }
         }
     }
     if inputs.is_empty() { Err("the graph has no inputs".into()) } else { Ok(found) }
 }
 
+fn input_shape(input: &ValueInfo) -> Result<&[Dim], String> {
+    match &input.kind {
+        ValueKind::Tensor { shape: Some(shape), .. } if shape.len() <= MOST_AXES => Ok(shape),
+        _ => Err(format!("input '{}' has no known shape", shown(&input.name))),
+    }
+}
+
+/// The batch, then what else there is. Only the first axes are checked against each other when a request comes, so a
+/// name that two other axes share says nothing.
 fn input_fact(input: &ValueInfo, batch_name: Option<&str>, symbols: &mut Symbols) -> Result<Fact, String> {
-    let ValueKind::Tensor { shape: Some(shape), .. } = &input.kind else {
-        return Err(format!("input '{}' has no known shape", input.name));
-    };
-    let mut extents = vec![extent::Extent::batch()];
-    for dim in shape.iter().skip(1) {
+    let mut extents = vec![Extent::batch()];
+    for dim in input_shape(input)?.iter().skip(1) {
         extents.push(match dim {
-            Dim::Fixed(extent) => extent::Extent::constant(*extent),
+            Dim::Fixed(extent) => Extent::constant(*extent),
             Dim::Named(name) if Some(name.as_str()) == batch_name => {
-                return Err(format!("input '{}' has the batch in two axes", input.name));
+                return Err(format!("input '{}' has the batch in two axes", shown(&input.name)));
             }
-            Dim::Named(name) => symbols.named(name),
-            Dim::Free => symbols.fresh(),
+            Dim::Named(_) | Dim::Free => symbols.fresh(),
         });
     }
     Ok(Fact::batched(extents, 0))
@@ -111,107 +125,160 @@ fn output_fact(fact: &Fact) -> Result<(), String> {
     }
 }
 
-struct Analysis {
+struct Analysis<'m> {
     symbols: Symbols,
-    opsets: HashMap<String, i64>,
+    opsets: HashMap<&'m str, i64>,
+    /// The model's own functions. Where they have an operator's name, which of the two runs is the engine's choice.
+    functions: HashSet<(&'m str, &'m str)>,
 }
 
-impl Analysis {
+impl<'m> Analysis<'m> {
+    fn new(model: &'m ModelProto) -> Result<Self, String> {
+        let mut opsets = HashMap::new();
+        for opset in &model.opset_import {
+            let before = opsets.insert(domain(&opset.domain), opset.version);
+            if before.is_some_and(|before| before != opset.version) {
+                return Err(format!("the model imports two operator sets of '{}'", shown(&opset.domain)));
+            }
+        }
+        if let Some(version) = opsets.get("").filter(|version| !OPERATOR_SETS.contains(version)) {
+            let (oldest, newest) = (OPERATOR_SETS.start(), OPERATOR_SETS.end());
+            return Err(format!("the operator set is {version}, and only {oldest} to {newest} are followed"));
+        }
+        let functions = model.functions.iter();
+        let functions =
+            functions.map(|function| (domain(&function.domain), function.name.as_str())).collect();
+        Ok(Self { symbols: Symbols::default(), opsets, functions })
+    }
+
     /// Runs a graph over `scope`; names that are not there are looked up in `outer`, innermost last.
-    fn graph(&mut self, graph: &super::GraphProto, outer: &[&Scope], scope: &mut Scope) {
+    fn graph(&mut self, graph: &'m GraphProto, outer: &[&Scope<'m>], scope: &mut Scope<'m>) {
         for tensor in &graph.initializer {
-            scope.entry(tensor.name.clone()).or_insert_with(|| Ok(Fact::constant(tensor)));
+            define(&tensor.name, Ok(Rc::new(Fact::constant(tensor))), &[], scope);
         }
         for sparse in &graph.sparse_initializer {
             if let Some(values) = &sparse.values {
-                scope.insert(values.name.clone(), Ok(Fact::of_shape(&sparse.dims)));
+                define(&values.name, Ok(Rc::new(Fact::of_shape(&sparse.dims))), &[], scope);
             }
         }
         for node in &graph.node {
-            let outcome = self.node(node, outer, scope);
-            for (index, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
-                let seen = match &outcome {
-                    Ok(facts) => facts.get(index).cloned().unwrap_or_else(|| {
-                        Err(described(node, &format!("output {index} is not known to keep rows apart")))
-                    }),
-                    Err(reason) => Err(reason.clone()),
-                };
-                scope.insert(name.clone(), seen);
+            match self.node(node, outer, scope) {
+                Ok(facts) => {
+                    let mut facts = facts.into_iter();
+                    for (index, name) in node.output.iter().enumerate() {
+                        let known = facts.next().unwrap_or_else(|| {
+                            let problem = format!("output {index} is not known to keep rows apart");
+                            Err(described(node, &problem))
+                        });
+                        define(name, known, outer, scope);
+                    }
+                }
+                Err(reason) => {
+                    for name in &node.output {
+                        define(name, Err(Rc::clone(&reason)), outer, scope);
+                    }
+                }
             }
         }
     }
 
-    fn node(&mut self, node: &NodeProto, outer: &[&Scope], scope: &Scope) -> Result<Vec<Seen>, String> {
-        let find = |name: &str| {
-            let inner = scope.get(name);
-            inner.or_else(|| outer.iter().rev().find_map(|scope| scope.get(name))).cloned()
-        };
+    fn node(
+        &mut self,
+        node: &'m NodeProto,
+        outer: &[&Scope<'m>],
+        scope: &Scope<'m>,
+    ) -> Result<Vec<Known>, Rc<str>> {
         let mut inputs = Vec::new();
         for name in &node.input {
-            inputs.push(match find(name) {
-                Some(seen) => Some(seen?),
+            inputs.push(match find(name, outer, scope) {
+                Some(known) => Some(known?),
                 None if name.is_empty() => None,
-                None => return Err(described(node, &format!("reads '{name}', which nothing makes"))),
+                None => {
+                    return Err(described(node, &format!("reads '{}', which nothing makes", shown(name))));
+                }
             });
         }
         if super::subgraphs(node).next().is_some() {
             return self.with_subgraphs(node, &inputs, outer, scope);
         }
-        let opset = self.opsets.get(domain(&node.domain)).copied().unwrap_or(1);
+        let opset = self.opset(node).map_err(|problem| described(node, &problem))?;
         let mut call = Call { node, inputs: &inputs, opset, symbols: &mut self.symbols };
-        table::apply(domain(&node.domain), &mut call).map_err(|problem| described(node, &problem))
+        let facts = table::apply(domain(&node.domain), &mut call);
+        let facts = facts.map_err(|problem| described(node, &problem))?;
+        Ok(facts.into_iter().map(|seen| kept(node, seen)).collect())
+    }
+
+    /// The version of the operator that a node names.
+    fn opset(&self, node: &NodeProto) -> Result<i64, String> {
+        let domain = domain(&node.domain);
+        if self.functions.contains(&(domain, node.op_type.as_str())) {
+            return Err("calls a function of the model, and what that does is not followed".into());
+        }
+        let imported = self.opsets.get(domain).copied();
+        imported.ok_or_else(|| "is of an operator set that the model does not import".into())
     }
 
     /// `If` takes what both branches agree on; `Loop` and `Scan` must not see the batch at all.
     fn with_subgraphs(
         &mut self,
-        node: &NodeProto,
-        inputs: &[Option<Fact>],
-        outer: &[&Scope],
-        scope: &Scope,
-    ) -> Result<Vec<Seen>, String> {
+        node: &'m NodeProto,
+        inputs: &[Option<Rc<Fact>>],
+        outer: &[&Scope<'m>],
+        scope: &Scope<'m>,
+    ) -> Result<Vec<Known>, Rc<str>> {
+        self.opset(node).map_err(|problem| described(node, &problem))?;
         let mut scopes = outer.to_vec();
         scopes.push(scope);
-        if node.op_type == "If" {
+        if domain(&node.domain).is_empty() && node.op_type == "If" {
             return self.branches(node, inputs, &scopes);
         }
-        let mut captured = Vec::new();
-        super::visit(node, &mut |inner| captured.extend(inner.input.iter().map(String::as_str)));
-        for name in captured {
-            let Some(seen) = scopes.iter().rev().find_map(|scope| scope.get(name)) else { continue };
-            if seen.as_ref().is_err() || seen.as_ref().is_ok_and(|fact| !fact.is_plain()) {
-                return Err(described(
-                    node,
-                    &format!("works on '{name}', and what it does with rows is not followed"),
-                ));
-            }
+        let mut fault = None;
+        super::visit(node, &mut |inner| {
+            fault = fault.take().or_else(|| self.body_fault(inner, &scopes));
+        });
+        match fault {
+            Some(problem) => Err(described(node, &problem)),
+            None => Ok(node.output.iter().map(|_| Ok(Rc::new(Fact::unknown()))).collect()),
         }
-        Ok(node.output.iter().map(|_| Ok(Fact::unknown())).collect())
+    }
+
+    /// Why a node inside a loop, or the loop itself, cannot be left unfollowed.
+    fn body_fault(&self, inner: &NodeProto, scopes: &[&Scope<'m>]) -> Option<String> {
+        let faulty = |problem: &str| Some(format!("has a {} that {problem}", shown(&inner.op_type)));
+        if let Err(problem) = self.opset(inner) {
+            return faulty(&problem);
+        }
+        if !table::is_steady(domain(&inner.domain), inner) {
+            return faulty("is not known to answer the same each time");
+        }
+        let results =
+            super::subgraphs(inner).flat_map(|graph| graph.output.iter().map(|output| &output.name));
+        inner.input.iter().chain(results).find_map(|name| {
+            let known = scopes.iter().rev().find_map(|scope| scope.get(name.as_str()))?;
+            let plain = known.as_ref().is_ok_and(|fact| fact.is_plain());
+            let name = shown(name);
+            (!plain).then(|| format!("works on '{name}', and what it does with rows is not followed"))
+        })
     }
 
     fn branches(
         &mut self,
-        node: &NodeProto,
-        inputs: &[Option<Fact>],
-        scopes: &[&Scope],
-    ) -> Result<Vec<Seen>, String> {
-        if !inputs.iter().flatten().all(Fact::is_plain) {
+        node: &'m NodeProto,
+        inputs: &[Option<Rc<Fact>>],
+        scopes: &[&Scope<'m>],
+    ) -> Result<Vec<Known>, Rc<str>> {
+        if !inputs.iter().flatten().all(|fact| fact.is_plain()) {
             return Err(described(node, "takes a branch by what is in the batch"));
         }
-        let mut agreed: Option<Vec<Seen>> = None;
+        let mut agreed: Option<Vec<Known>> = None;
         for branch in super::subgraphs(node) {
             let mut inner = Scope::new();
             self.graph(branch, scopes, &mut inner);
-            let find = |name: &str| {
-                inner.get(name).or_else(|| scopes.iter().rev().find_map(|scope| scope.get(name)))
-            };
-            let facts: Vec<Seen> = branch
-                .output
-                .iter()
-                .map(|output| {
-                    find(&output.name).cloned().unwrap_or_else(|| Err("a branch has no such output".into()))
-                })
-                .collect();
+            let facts = branch.output.iter().map(|output| {
+                find(&output.name, scopes, &inner)
+                    .unwrap_or_else(|| Err(described(node, "has a branch without an output")))
+            });
+            let facts: Vec<Known> = facts.collect();
             agreed = Some(match agreed {
                 None => facts,
                 Some(before) => before.into_iter().zip(facts).map(|(a, b)| self.agree(node, a, b)).collect(),
@@ -220,31 +287,65 @@ impl Analysis {
         Ok(agreed.unwrap_or_default())
     }
 
-    fn agree(&mut self, node: &NodeProto, a: Seen, b: Seen) -> Seen {
+    fn agree(&mut self, node: &NodeProto, a: Known, b: Known) -> Known {
         let (a, b) = (a?, b?);
         if a == b {
             return Ok(a);
         }
-        let ranks = (a.shape.as_ref().map(Vec::len), b.shape.as_ref().map(Vec::len));
-        if a.batch != b.batch || a.sized || b.sized || ranks.0 != ranks.1 {
-            return Err(described(node, "has branches that treat the rows differently"));
+        let differently = || described(node, "has branches that treat the rows differently");
+        if a.batch != b.batch || a.sized || b.sized || a.rank() != b.rank() {
+            return Err(differently());
         }
-        let (Some(left), Some(right)) = (a.shape, b.shape) else { return Ok(Fact::unknown()) };
-        let pairs = left.into_iter().zip(right);
-        let shape: Vec<_> = pairs.map(|(a, b)| if a == b { a } else { self.symbols.fresh() }).collect();
+        let (Some(left), Some(right)) = (&a.shape, &b.shape) else { return Ok(Rc::new(Fact::unknown())) };
+        let pairs = left.iter().zip(right);
+        let shape: Vec<_> =
+            pairs.map(|(a, b)| if a == b { a.clone() } else { self.symbols.fresh() }).collect();
         match a.batch {
-            Some(axis) if shape.get(axis).is_some_and(extent::Extent::has_batch) => {
-                Ok(Fact::batched(shape, axis))
+            Some(axis) if shape.get(axis).is_some_and(Extent::has_batch) => {
+                Ok(Rc::new(Fact::batched(shape, axis)))
             }
-            Some(_) => Err(described(node, "has branches that treat the rows differently")),
-            None => Ok(Fact { shape: Some(shape), batch: None, sized: false, content: Content::Unknown }),
+            Some(_) => Err(differently()),
+            None => {
+                Ok(Rc::new(Fact { shape: Some(shape), batch: None, sized: false, content: Content::Unknown }))
+            }
         }
     }
 }
 
+fn find(name: &str, outer: &[&Scope<'_>], scope: &Scope<'_>) -> Option<Known> {
+    let inner = scope.get(name);
+    inner.or_else(|| outer.iter().rev().find_map(|scope| scope.get(name))).cloned()
+}
+
+/// Gives a value its name. One that is given twice is neither: which of them a reader gets is the engine's choice.
+fn define<'m>(name: &'m str, known: Known, outer: &[&Scope<'m>], scope: &mut Scope<'m>) {
+    if name.is_empty() {
+        return;
+    }
+    let taken = scope.contains_key(name) || outer.iter().any(|scope| scope.contains_key(name));
+    let twice = || Err(format!("two values are called '{}'", shown(name)).into());
+    scope.insert(name, if taken { twice() } else { known });
+}
+
+fn kept(node: &NodeProto, seen: fact::Seen) -> Known {
+    match seen {
+        Ok(fact) if fact.rank().is_some_and(|rank| rank > MOST_AXES) => {
+            Err(described(node, "makes a value of more axes than are followed"))
+        }
+        Ok(fact) => Ok(Rc::new(fact)),
+        Err(problem) => Err(described(node, &problem)),
+    }
+}
+
 /// `node 'softmax_3' (Softmax) works over the batch axis`.
-fn described(node: &NodeProto, problem: &str) -> String {
+fn described(node: &NodeProto, problem: &str) -> Rc<str> {
     let name =
         [&node.name, node.output.first().unwrap_or(&node.name)].into_iter().find(|name| !name.is_empty());
-    format!("node '{}' ({}) {problem}", name.map_or("", String::as_str), node.op_type)
+    let name = name.map_or("", String::as_str);
+    format!("node '{}' ({}) {problem}", shown(name), shown(&node.op_type)).into()
+}
+
+/// As much of a file's name for something as a message has room for.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(100).map_or(name, |(end, _)| &name[..end])
 }

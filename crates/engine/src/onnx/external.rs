@@ -3,41 +3,55 @@
 //! # Source
 //! ONNX, "External data": keys `location`, `offset`, `length` of `TensorProto.external_data`.
 use super::{
-    Component, GraphProto, ModelProto, OnnxError, Path, PathBuf, TensorProto, subgraphs, tensor_proto,
+    Component, ModelProto, OnnxError, Path, PathBuf, TensorProto,
+    generated::{AttributeProto, GraphProto, NodeProto},
+    tensor_proto,
 };
+use std::collections::HashSet;
 
 /// Checks every tensor with external data; returns the files without repeats.
 pub(super) fn check(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>, OnnxError> {
-    let mut files = Vec::new();
+    let (mut files, mut seen) = (Vec::new(), HashSet::new());
     let mut outcome = Ok(());
-    let mut see = |tensor: &TensorProto| {
+    tensors(model, &mut |tensor| {
         if outcome.is_ok() && tensor.data_location == tensor_proto::DataLocation::External as i32 {
             match check_tensor(tensor, folder) {
-                Ok(file) if files.contains(&file) => (),
+                Ok(file) if !seen.insert(file.clone()) => (),
                 Ok(file) => files.push(file),
                 Err(error) => outcome = Err(error),
             }
         }
-    };
-    model.graph.iter().for_each(|graph| tensors(graph, &mut see));
-    let functions = model.functions.iter().flat_map(|function| &function.node);
-    functions
-        .flat_map(|node| &node.attribute)
-        .flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors))
-        .for_each(&mut see);
+    });
     outcome.map(|()| files)
 }
 
-fn tensors(graph: &GraphProto, see: &mut impl FnMut(&TensorProto)) {
+/// Calls `see` with every tensor of a model, wherever it may be.
+fn tensors(model: &ModelProto, see: &mut impl FnMut(&TensorProto)) {
+    model.graph.iter().for_each(|graph| of_graph(graph, see));
+    for function in &model.functions {
+        function.node.iter().for_each(|node| of_node(node, see));
+        function.attribute_proto.iter().for_each(|default| of_attribute(default, see));
+    }
+}
+
+fn of_graph(graph: &GraphProto, see: &mut impl FnMut(&TensorProto)) {
     graph.initializer.iter().for_each(&mut *see);
     for sparse in &graph.sparse_initializer {
         sparse.values.iter().chain(&sparse.indices).for_each(&mut *see);
     }
-    for node in &graph.node {
-        let attributes = node.attribute.iter();
-        attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)).for_each(&mut *see);
-        subgraphs(node).for_each(|graph| tensors(graph, see));
+    graph.node.iter().for_each(|node| of_node(node, see));
+}
+
+fn of_node(node: &NodeProto, see: &mut impl FnMut(&TensorProto)) {
+    node.attribute.iter().for_each(|attribute| of_attribute(attribute, see));
+}
+
+fn of_attribute(attribute: &AttributeProto, see: &mut impl FnMut(&TensorProto)) {
+    attribute.t.iter().chain(&attribute.tensors).for_each(&mut *see);
+    for sparse in attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors) {
+        sparse.values.iter().chain(&sparse.indices).for_each(&mut *see);
     }
+    attribute.g.iter().chain(&attribute.graphs).for_each(|graph| of_graph(graph, see));
 }
 
 fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<PathBuf, OnnxError> {
@@ -50,6 +64,17 @@ fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<PathBuf, OnnxErro
         location: location.chars().take(200).collect(),
         problem,
     };
+    let mut keys = HashSet::new();
+    if let Some(entry) = tensor.external_data.iter().find(|entry| !keys.insert(entry.key.as_str())) {
+        let key: String = entry.key.chars().take(100).collect();
+        return Err(fault(format!(
+            "its {key} is given twice, and engines differ in which they read; export it again"
+        )));
+    }
+    // ONNX Runtime's tag for an address in its own memory.
+    if location.contains("_ORT_MEM_ADDR_") {
+        return Err(fault("it is an address in memory and no file; export the model again".into()));
+    }
     let plain =
         Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if location.is_empty() || !plain {

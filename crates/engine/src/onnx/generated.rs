@@ -27,6 +27,10 @@ pub struct AttributeProto {
     pub tensors: ::prost::alloc::vec::Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: ::prost::alloc::vec::Vec<GraphProto>,
+    #[prost(message, optional, tag = "22")]
+    pub sparse_tensor: ::core::option::Option<SparseTensorProto>,
+    #[prost(message, repeated, tag = "23")]
+    pub sparse_tensors: ::prost::alloc::vec::Vec<SparseTensorProto>,
 }
 /// Nested message and enum types in `AttributeProto`.
 pub mod attribute_proto {

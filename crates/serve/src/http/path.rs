@@ -44,6 +44,8 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         ["health", "ready"] => Ok(Target::Ready),
         ["models"] => Ok(Target::Models),
         ["models", "stats"] => Ok(Target::NotOffered("statistics of all models".into())),
+        // An empty version would be "the newest" to what reads it further on.
+        ["models", "", ..] | ["models", _, "versions", "", ..] => Err(unknown()),
         ["models", model, "versions", version, verb @ ..] => target(model, version, verb).ok_or_else(unknown),
         ["models", model, verb @ ..] => target(model, "", verb).ok_or_else(unknown),
         ["repository", .., "index"] => Ok(Target::NotOffered("the repository index".into())),
@@ -100,8 +102,20 @@ mod tests {
         for (path, want) in cases {
             assert_eq!(parse(path), Ok(want), "{path}");
         }
-        for path in ["/", "/v1/models", "/v2x", "/v2/health", "/v2/models/m/nothing", "/v2/models/m/infer/x"]
-        {
+        for path in [
+            "/",
+            "/v1/models",
+            "/v2x",
+            "/v2/health",
+            "/v2/models/m/nothing",
+            "/v2/models/m/infer/x",
+            "/v2/models/m/versions",
+            "/v2/models/m/versions/",
+            "/v2/models/m/versions//infer",
+            "/v2/models/m/versions//ready",
+            "/v2/models//infer",
+            "/v2/models//versions/1/infer",
+        ] {
             assert!(matches!(parse(path), Err(InferError::UnknownPath { .. })), "{path}");
         }
     }

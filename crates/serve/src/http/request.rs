@@ -3,7 +3,7 @@
 //! Numbers go from the text straight into the tensor. Data that stands before its datatype or shape is kept as text and
 //! parsed when both are known. Invariants: binary tensors stay views on the body; no more elements are made than the
 //! shape says.
-use crate::tensor::{Binary, intern, json_in};
+use crate::tensor::{Binary, each_once, intern, json_in};
 use bytes::Bytes;
 use head::{Data, HeadSeed, Input};
 use reading::Reading;
@@ -55,13 +55,10 @@ pub(super) fn parse(
     let by_output =
         head.outputs.iter().filter_map(|output| Some((output.name.clone(), output.parameters.binary?)));
     let binary = Binary { default: head.parameters.binary_output, by_output: by_output.collect() };
-    let request = InferRequest {
-        id: id.clone(),
-        inputs,
-        outputs: head.outputs.into_iter().map(|output| output.name).collect(),
-        timeout: head.parameters.timeout,
-        received,
-    };
+    let outputs: Vec<String> = head.outputs.into_iter().map(|output| output.name).collect();
+    each_once(&outputs)?;
+    let request =
+        InferRequest { id: id.clone(), inputs, outputs, timeout: head.parameters.timeout, received };
     Ok(Parsed { request, binary })
 }
 

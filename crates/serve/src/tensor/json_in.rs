@@ -79,6 +79,12 @@ impl Elements<'_> {
             .refuse(InferError::invalid(format!("input '{name}' element {place}: {what} {why} {datatype}")))
     }
 
+    /// A real number is told as it was written, not as it was understood.
+    fn misfit_real<E: Error>(&self) -> E {
+        let Seed { name, datatype, reading, .. } = self.seed;
+        reading.refuse_number(name, self.count, datatype)
+    }
+
     /// A whole number that fits neither a flag nor a real number's tensor.
     fn whole<T: Copy + fmt::Display, E: Error>(&mut self, value: T) -> Result<(), E>
     where
@@ -148,10 +154,12 @@ impl<'de> Visitor<'de> for Level<'_, '_> {
     #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest is what is wanted")]
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.into.seed.datatype {
-            Datatype::Fp32 if (value as f32).is_infinite() => Err(self.into.misfit(value, "does not fit")),
+            Datatype::Fp32 if (value as f32).is_infinite() => Err(self.into.misfit_real()),
             Datatype::Fp32 => self.into.push((value as f32).to_le_bytes()),
             Datatype::Fp64 => self.into.push(value.to_le_bytes()),
-            _ => Err(self.into.misfit(value, "is not")),
+            // JSON's -0 is a whole number, but serde_json knows no whole number below zero that is zero.
+            _ if value == 0.0 && value.is_sign_negative() => self.into.whole(0u64),
+            _ => Err(self.into.misfit_real()),
         }
     }
 

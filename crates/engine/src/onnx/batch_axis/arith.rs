@@ -1,13 +1,14 @@
 //! Rules of operators that compute: elementwise, products, reductions, quantisation.
 use super::{
-    call::{Call, OVER_BATCH, Outcome, axis, one},
+    call::{Call, OVER_BATCH, Outcome, axes, axis, one},
     extent::Extent,
-    fact::{Content, Fact},
+    fact::{Content, Elem, Fact},
 };
+use std::rc::Rc;
 
 /// Operators that take their inputs element by element, with broadcasting.
 pub(super) fn elementwise(call: &mut Call<'_>) -> Outcome {
-    let inputs: Vec<&Fact> = call.inputs.iter().flatten().collect();
+    let inputs: Vec<&Fact> = call.inputs.iter().flatten().map(Rc::as_ref).collect();
     let batched = inputs.iter().any(|fact| fact.batch.is_some());
     let sized = inputs.iter().any(|fact| fact.sized);
     if batched && sized {
@@ -25,12 +26,20 @@ pub(super) fn elementwise(call: &mut Call<'_>) -> Outcome {
     for from_end in (0..rank).rev() {
         shape.push(broadcast(call, &inputs, from_end, place == Some(from_end))?);
     }
-    let content = content(call.node.op_type.as_str(), &inputs);
-    let sized = match &content {
-        Content::Whole(numbers) => numbers.iter().any(Extent::has_batch),
-        _ => sized,
-    };
-    one(Fact { shape: Some(shape), batch: place.map(|from_end| rank - 1 - from_end), sized, content })
+    one(match arithmetic(call, &inputs) {
+        Some((elem, numbers)) => Fact::whole(shape, elem, numbers),
+        None => Fact {
+            shape: Some(shape),
+            batch: place.map(|from_end| rank - 1 - from_end),
+            sized,
+            content: Content::Unknown,
+        },
+    })
+}
+
+/// `CastLike`: only the type is the second input's.
+pub(super) fn cast_like(call: &mut Call<'_>) -> Outcome {
+    one(call.input(0)?.clone().without_content())
 }
 
 /// Where, counted from the end, the batch is in all inputs that have one.
@@ -76,22 +85,46 @@ fn broadcast(call: &mut Call<'_>, inputs: &[&Fact], from_end: usize, batch: bool
     Ok(extent)
 }
 
-/// Follows arithmetic on shapes.
-fn content(op: &str, inputs: &[&Fact]) -> Content {
-    let followed = || -> Option<Vec<Extent>> {
-        let lists: Vec<&[Extent]> = inputs.iter().map(|fact| fact.whole_numbers()).collect::<Option<_>>()?;
-        let len = lists.iter().map(|list| list.len()).max()?;
-        let at = |list: &[Extent], index: usize| list.get(if list.len() == 1 { 0 } else { index }).cloned();
-        (0..len)
-            .map(|index| {
-                let numbers: Vec<Extent> = lists.iter().map(|list| at(list, index)).collect::<Option<_>>()?;
-                whole(op, &numbers)
-            })
-            .collect()
+/// Follows arithmetic on shapes: whole numbers of one type, in scalars and in lists that are as long as each other or
+/// hold one number. Values of more axes broadcast in ways that no shape needs.
+fn arithmetic(call: &Call<'_>, inputs: &[&Fact]) -> Option<(Elem, Vec<Extent>)> {
+    let lists = inputs.iter().map(|fact| match &fact.content {
+        Content::Whole(elem, numbers) if fact.rank()? <= 1 => Some((*elem, numbers.as_slice())),
+        _ => None,
+    });
+    let lists: Vec<(Elem, &[Extent])> = lists.collect::<Option<_>>()?;
+    let op = call.node.op_type.as_str();
+    let elems: Vec<Elem> = lists.iter().map(|(elem, _)| *elem).collect();
+    let elem = result(op, &elems, call.int("to", 0))?;
+    let len = lists.iter().map(|(_, list)| list.len()).max()?;
+    let at = |list: &[Extent], index: usize| match list {
+        [only] => Some(only.clone()),
+        _ if list.len() == len => list.get(index).cloned(),
+        _ => None,
     };
-    followed().map_or(Content::Unknown, Content::Whole)
+    let numbers = (0..len).map(|index| {
+        let numbers: Vec<Extent> = lists.iter().map(|(_, list)| at(list, index)).collect::<Option<_>>()?;
+        whole(op, &numbers)
+    });
+    Some((elem, numbers.collect::<Option<_>>()?))
 }
 
+/// The type of the numbers that come out; `None` if they are not followed.
+fn result(op: &str, inputs: &[Elem], to: i64) -> Option<Elem> {
+    match (op, inputs) {
+        ("Identity", [elem]) => Some(*elem),
+        // A cast to another type rounds, wraps, or forgets all but whether a number is 0.
+        ("Cast", [Elem::Int32 | Elem::Int64]) => Elem::of(to).filter(|to| *to != Elem::Bool),
+        ("Where", [Elem::Bool, a, b]) if a == b => Some(*a),
+        (_, [Elem::Bool, ..]) => None,
+        ("Equal", [a, b]) if a == b => Some(Elem::Bool),
+        ("Neg", [elem]) => Some(*elem),
+        ("Mul" | "Div" | "Add" | "Sub" | "Max" | "Min", [a, b]) if a == b => Some(*a),
+        _ => None,
+    }
+}
+
+/// The number that comes out; `None` also where it is too large.
 fn whole(op: &str, numbers: &[Extent]) -> Option<Extent> {
     match (op, numbers) {
         ("Identity" | "Cast", [a]) => Some(a.clone()),
@@ -117,13 +150,9 @@ pub(super) fn quantise(call: &mut Call<'_>) -> Outcome {
     call.rest_is_plain(1)?;
     let data = call.input(0)?;
     if let (Some(batch), Some(rank)) = (data.batch, data.rank()) {
-        let per_tensor = call
-            .input(1)?
-            .shape
-            .as_ref()
-            .is_some_and(|shape| Extent::product(shape) == Some(Extent::constant(1)));
-        let along = axis(call.int("axis", 1), rank).ok();
-        if !per_tensor && (along == Some(batch) || call.input(1)?.rank() != Some(1)) {
+        let scale = call.input(1)?;
+        let beside = axis(call.int("axis", 1), rank).is_ok_and(|along| along != batch);
+        if !(scale.is_one_element() || (beside && scale.rank() == Some(1))) {
             return Err(OVER_BATCH.into());
         }
     }
@@ -141,11 +170,19 @@ pub(super) fn dynamic(call: &mut Call<'_>) -> Outcome {
 
 /// Matrix products of inputs `a` and `b`; the others are weights.
 pub(super) fn matmul(call: &mut Call<'_>, a: usize, b: usize) -> Outcome {
-    let others = call.inputs.iter().enumerate().filter(|(index, _)| *index != a && *index != b);
-    if !others.filter_map(|(_, fact)| fact.as_ref()).all(Fact::is_plain) {
-        return Err("takes the batch where scales belong".into());
-    }
     let (left, right) = (call.input(a)?, call.input(b)?);
+    for index in (0..call.inputs.len()).filter(|index| *index != a && *index != b) {
+        let Some(scale) = call.optional(index) else { continue };
+        if !scale.is_plain() {
+            return Err("takes the batch where scales belong".into());
+        }
+        // Scales of each column of a weight are fine; those of each row would be the batch's, by its place in a run.
+        let first_of_weight = if call.node.op_type == "MatMulInteger" { 3 } else { b + 1 };
+        let of_weight = right.is_plain() && (first_of_weight..=b + 2).contains(&index);
+        if !(of_weight || scale.is_one_element() || (left.is_plain() && right.is_plain())) {
+            return Err("scales each row by its place in the batch".into());
+        }
+    }
     if left.sized || right.sized {
         return Err("computes with the number of rows".into());
     }
@@ -182,9 +219,9 @@ pub(super) fn matmul(call: &mut Call<'_>, a: usize, b: usize) -> Outcome {
         }
         shape
     };
-    let left = Fact { shape: Some(blank(ls, [true, false])), ..left.clone() };
-    let right = Fact { shape: Some(blank(rs, [false, true])), ..right.clone() };
-    let inputs = [Some(left), Some(right)];
+    let left = Fact { shape: Some(blank(ls, [true, false])), ..left.clone() }.without_content();
+    let right = Fact { shape: Some(blank(rs, [false, true])), ..right.clone() }.without_content();
+    let inputs = [Some(Rc::new(left)), Some(Rc::new(right))];
     elementwise(&mut Call { inputs: &inputs, node: call.node, opset: call.opset, symbols: call.symbols })
 }
 
@@ -203,10 +240,9 @@ pub(super) fn gemm(call: &mut Call<'_>) -> Outcome {
     if !weight.is_plain() {
         return Err("takes the batch where weights belong".into());
     }
-    let product = Some(Fact::batched(vec![shape[0].clone(), columns], 0));
-    let inputs = [product, call.optional(2).cloned()];
+    let product = Fact::batched(vec![shape[0].clone(), columns], 0);
+    let inputs = [Some(Rc::new(product)), call.inputs.get(2).cloned().flatten()];
     elementwise(&mut Call { inputs: &inputs, node: call.node, opset: call.opset, symbols: call.symbols })
-        .map(|facts| facts.into_iter().map(|fact| fact.map(Fact::without_content)).collect())
 }
 
 /// `Einsum` with written letters and result: the batch's letter must be everywhere the batch is, and in the result.
@@ -214,40 +250,12 @@ pub(super) fn einsum(call: &mut Call<'_>) -> Outcome {
     if !call.touches_batch() {
         return Ok(call.plain_outputs());
     }
-    let equation: String = call.text("equation").unwrap_or_default().split_whitespace().collect();
-    let (terms, result) = equation.split_once("->").ok_or("has no written result")?;
-    let terms: Vec<Vec<char>> = terms.split(',').map(|term| term.chars().collect()).collect();
-    let result: Vec<char> = result.chars().collect();
-    if equation.contains('.') || terms.len() != call.inputs.len() {
-        return Err("has an equation that is not followed".into());
-    }
-    let mut letter = None;
-    let mut extents: Vec<(char, Extent)> = Vec::new();
+    let (terms, result) = equation(call).ok_or("has an equation that is not followed")?;
+    let mut letters = Letters::default();
     for (index, term) in terms.iter().enumerate() {
-        let fact = call.input(index)?;
-        if fact.sized {
-            return Err("computes with the number of rows".into());
-        }
-        let shape = fact
-            .shape
-            .as_ref()
-            .filter(|shape| shape.len() == term.len())
-            .ok_or("meets a value of unknown rank")?;
-        if let Some(axis) = fact.batch {
-            if letter.is_some_and(|letter| letter != term[axis]) {
-                return Err("lays the batch along two axes".into());
-            }
-            letter = Some(term[axis]);
-        }
-        for (letter, extent) in term.iter().zip(shape) {
-            match extents.iter().find(|(known, _)| known == letter) {
-                Some((_, known)) if known == extent => (),
-                Some((_, known)) if known.has_batch() || extent.has_batch() => return Err(OVER_BATCH.into()),
-                _ => extents.push((*letter, extent.clone())),
-            }
-        }
+        letters.read(call, index, term)?;
     }
-    let letter = letter.ok_or(OVER_BATCH)?;
+    let letter = letters.batch.ok_or(OVER_BATCH)?;
     let place = result.iter().position(|other| *other == letter).ok_or("sums over the batch axis")?;
     let repeated =
         terms.iter().chain([&result]).any(|term| term.iter().filter(|other| **other == letter).count() > 1);
@@ -257,14 +265,55 @@ pub(super) fn einsum(call: &mut Call<'_>) -> Outcome {
     if repeated || !everywhere {
         return Err(OVER_BATCH.into());
     }
-    let extent =
-        |letter: &char| extents.iter().find(|(known, _)| known == letter).map(|(_, extent)| extent.clone());
-    let shape = result
-        .iter()
-        .map(extent)
-        .collect::<Option<Vec<_>>>()
-        .ok_or("has an equation that is not followed")?;
-    one(Fact::batched(shape, place))
+    let extent = |letter: &char| letters.extents.iter().find(|(known, _)| known == letter);
+    let shape: Option<Vec<Extent>> =
+        result.iter().map(|letter| extent(letter).map(|(_, extent)| extent.clone())).collect();
+    one(Fact::batched(shape.ok_or("has an equation that is not followed")?, place))
+}
+
+/// The letters of each input and of the result.
+fn equation(call: &Call<'_>) -> Option<(Vec<Vec<char>>, Vec<char>)> {
+    let equation: String = call.text("equation")?.split_whitespace().collect();
+    let (terms, result) = equation.split_once("->")?;
+    let letters = |term: &str| -> Option<Vec<char>> {
+        term.chars().map(|letter| letter.is_ascii_alphabetic().then_some(letter)).collect()
+    };
+    let terms: Vec<Vec<char>> = terms.split(',').map(letters).collect::<Option<_>>()?;
+    (terms.len() == call.inputs.len()).then_some((terms, letters(result)?))
+}
+
+/// What the letters of an equation stand for.
+#[derive(Default)]
+struct Letters {
+    batch: Option<char>,
+    extents: Vec<(char, Extent)>,
+}
+
+impl Letters {
+    fn read(&mut self, call: &mut Call<'_>, index: usize, term: &[char]) -> Result<(), String> {
+        let fact = call.input(index)?;
+        if fact.sized {
+            return Err("computes with the number of rows".into());
+        }
+        let shape = fact.shape.as_ref().filter(|shape| shape.len() == term.len());
+        let shape = shape.ok_or("meets a value of unknown rank")?;
+        if let Some(axis) = fact.batch {
+            if self.batch.is_some_and(|letter| letter != term[axis]) {
+                return Err("lays the batch along two axes".into());
+            }
+            self.batch = Some(term[axis]);
+        }
+        for (letter, extent) in term.iter().zip(shape) {
+            match self.extents.iter_mut().find(|(known, _)| known == letter) {
+                None => self.extents.push((*letter, extent.clone())),
+                Some((_, known)) if known == extent => (),
+                Some((_, known)) if known.has_batch() || extent.has_batch() => return Err(OVER_BATCH.into()),
+                // ONNX Runtime broadcasts a letter of extent 1: which of the two it is, is not known.
+                Some((_, known)) => *known = call.symbols.fresh(),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reductions over axes that are not the batch.
@@ -274,13 +323,12 @@ pub(super) fn reduce(call: &mut Call<'_>) -> Outcome {
     }
     call.rest_is_plain(1)?;
     let (shape, batch) = call.batched(0)?;
-    let axes = call.ints_or_input("axes", 1)?.unwrap_or_default();
-    if axes.is_empty() {
+    let given = call.ints_or_input("axes", 1)?.unwrap_or_default();
+    if given.is_empty() {
         let kept = call.int("noop_with_empty_axes", 0) != 0;
         return if kept { one(Fact::batched(shape.to_vec(), batch)) } else { Err(OVER_BATCH.into()) };
     }
-    let axes = axes.into_iter().map(|raw| axis(raw, shape.len())).collect::<Result<Vec<_>, _>>()?;
-    removed(shape, batch, &axes, call.int("keepdims", 1) != 0)
+    removed(shape, batch, &axes(&given, shape.len())?, call.int("keepdims", 1) != 0)
 }
 
 /// Removes axes, or keeps them with extent 1.
@@ -316,12 +364,9 @@ pub(super) fn cumulative(call: &mut Call<'_>) -> Outcome {
         return Ok(call.plain_outputs());
     }
     let (shape, batch) = call.batched(0)?;
-    let along = call
-        .input(1)?
-        .numbers()
-        .and_then(|numbers| numbers.first().copied())
-        .ok_or("has an axis that is not constant")?;
-    if axis(along, shape.len())? == batch {
+    let numbers = call.input(1)?.numbers();
+    let Some([along]) = numbers.as_deref() else { return Err("has an axis that is not constant".into()) };
+    if axis(*along, shape.len())? == batch {
         return Err(OVER_BATCH.into());
     }
     one(Fact::batched(shape.to_vec(), batch))

@@ -1,9 +1,10 @@
 //! One node with the facts of its inputs: what a rule works with.
 use super::{
     extent::Extent,
-    fact::{Fact, Seen, Symbols},
+    fact::{Fact, MOST_AXES, Seen, Symbols},
 };
 use crate::onnx::generated::{AttributeProto, NodeProto};
+use std::rc::Rc;
 
 /// What a rule says: a fact per output, or how the node mixes rows.
 pub(super) type Outcome = Result<Vec<Seen>, String>;
@@ -11,7 +12,7 @@ pub(super) type Outcome = Result<Vec<Seen>, String>;
 /// A node at hand.
 pub(super) struct Call<'a> {
     pub(super) node: &'a NodeProto,
-    pub(super) inputs: &'a [Option<Fact>],
+    pub(super) inputs: &'a [Option<Rc<Fact>>],
     pub(super) opset: i64,
     pub(super) symbols: &'a mut Symbols,
 }
@@ -24,7 +25,7 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn optional(&self, index: usize) -> Option<&'a Fact> {
-        self.inputs.get(index)?.as_ref()
+        self.inputs.get(index)?.as_deref()
     }
 
     fn attribute(&self, name: &str) -> Option<&'a AttributeProto> {
@@ -60,7 +61,10 @@ impl<'a> Call<'a> {
     /// `Ok(None)` if they are not given at all.
     pub(super) fn ints_or_input(&self, name: &str, index: usize) -> Result<Option<Vec<i64>>, String> {
         if let Some(ints) = self.ints(name) {
-            return Ok(Some(ints.to_vec()));
+            let few = ints.len() <= 2 * MOST_AXES;
+            return few
+                .then(|| Some(ints.to_vec()))
+                .ok_or_else(|| format!("has more {name} than are followed"));
         }
         match self.optional(index) {
             None => Ok(None),
@@ -75,7 +79,7 @@ impl<'a> Call<'a> {
 
     /// Requires inputs from `from` on to be plain.
     pub(super) fn rest_is_plain(&self, from: usize) -> Result<(), String> {
-        let plain = self.inputs.iter().skip(from).flatten().all(Fact::is_plain);
+        let plain = self.inputs.iter().skip(from).flatten().all(|fact| fact.is_plain());
         if plain { Ok(()) } else { Err("takes the batch where weights belong".into()) }
     }
 
@@ -102,12 +106,25 @@ impl<'a> Call<'a> {
 /// Resolves an axis that may count from the end.
 pub(super) fn axis(raw: i64, rank: usize) -> Result<usize, String> {
     let rank = i64::try_from(rank).unwrap_or(i64::MAX);
-    let resolved = if raw < 0 { raw + rank } else { raw };
+    let resolved = if raw < 0 { raw.saturating_add(rank) } else { raw };
     if (0..rank).contains(&resolved) {
         usize::try_from(resolved).map_err(|_| "has an axis out of range".into())
     } else {
         Err(format!("has axis {raw} on a value of rank {rank}"))
     }
+}
+
+/// Resolves axes, none of which may be named twice.
+pub(super) fn axes(raw: &[i64], rank: usize) -> Result<Vec<usize>, String> {
+    let mut resolved = Vec::new();
+    for raw in raw {
+        let axis = axis(*raw, rank)?;
+        if resolved.contains(&axis) {
+            return Err(format!("names axis {axis} twice"));
+        }
+        resolved.push(axis);
+    }
+    Ok(resolved)
 }
 
 /// One output.

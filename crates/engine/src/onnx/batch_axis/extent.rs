@@ -1,13 +1,18 @@
 //! Extents as products: a whole number times named unknowns, one of which is the batch.
+//!
+//! Invariant: an extent is small. A product of more than [`MOST_SYMBOLS`] is unknown, for a graph of a few nodes can
+//! square a number until it fills the memory.
 
-/// The batch.
-const BATCH: u32 = 0;
+/// The batch. Requests have at least one row, so it is never 0; every other symbol may be.
+const BATCH: u64 = 0;
+/// Real shapes multiply three or four unknowns.
+const MOST_SYMBOLS: usize = 8;
 
 /// `coefficient` times every symbol of `symbols`, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     coefficient: i64,
-    symbols: Vec<u32>,
+    symbols: Vec<u64>,
 }
 
 impl Extent {
@@ -19,7 +24,7 @@ impl Extent {
         Self::symbol(BATCH)
     }
 
-    pub(super) fn symbol(symbol: u32) -> Self {
+    pub(super) fn symbol(symbol: u64) -> Self {
         Self { coefficient: 1, symbols: vec![symbol] }
     }
 
@@ -30,6 +35,22 @@ impl Extent {
     /// Whether it grows with the batch.
     pub(super) fn has_batch(&self) -> bool {
         self.symbols.contains(&BATCH)
+    }
+
+    /// Whether it is below 0, whatever its symbols are.
+    pub(super) fn is_negative(&self) -> bool {
+        self.coefficient < 0
+    }
+
+    /// Whether it is one unknown and nothing else.
+    pub(super) fn is_symbol(&self) -> bool {
+        self.coefficient == 1 && self.symbols.len() == 1
+    }
+
+    /// Whether it is 0 only where `whole` is 0 too, as far as its symbols say.
+    pub(super) fn is_zero_only_with(&self, whole: &Self) -> bool {
+        self.coefficient != 0
+            && self.symbols.iter().all(|symbol| *symbol == BATCH || whole.symbols.contains(symbol))
     }
 
     /// Its value, if it is a number.
@@ -56,6 +77,9 @@ impl Extent {
         if coefficient == 0 {
             return Some(Self::constant(0));
         }
+        if self.symbols.len() + other.symbols.len() > MOST_SYMBOLS {
+            return None;
+        }
         let mut symbols = self.symbols.clone();
         symbols.extend(&other.symbols);
         symbols.sort_unstable();
@@ -64,7 +88,7 @@ impl Extent {
 
     /// The exact quotient; `None` if it is not known to be one.
     pub(super) fn over(&self, other: &Self) -> Option<Self> {
-        if other.coefficient == 0 || self.coefficient % other.coefficient != 0 {
+        if self.coefficient.checked_rem(other.coefficient)? != 0 {
             return None;
         }
         let mut symbols = self.symbols.clone();
@@ -72,7 +96,7 @@ impl Extent {
             let at = symbols.iter().position(|own| own == symbol)?;
             symbols.remove(at);
         }
-        Some(Self { coefficient: self.coefficient / other.coefficient, symbols })
+        Some(Self { coefficient: self.coefficient.checked_div(other.coefficient)?, symbols })
     }
 
     pub(super) fn plus(&self, other: &Self) -> Option<Self> {

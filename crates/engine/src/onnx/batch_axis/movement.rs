@@ -1,57 +1,55 @@
 //! Rules of operators that move elements: reshape, transpose, join, cut, look up; and those that read shapes.
 use super::{
-    call::{Call, OVER_BATCH, Outcome, axis, one},
+    call::{Call, OVER_BATCH, Outcome, axes, axis, one},
     extent::Extent,
-    fact::{Content, Fact},
+    fact::{Content, Elem, FOLLOWED, Fact},
 };
+use std::rc::Rc;
 
 const NOT_FOLLOWED: &str = "has a shape that is not followed";
 
 /// `Reshape`: rows stay apart if the axes before the batch hold as much as before, and the new axis still has it.
 pub(super) fn reshape(call: &mut Call<'_>) -> Outcome {
     let (data, wanted) = (call.input(0)?, call.input(1)?);
-    if !call.touches_batch() {
-        let Some(numbers) = wanted.numbers() else { return one(Fact::unknown()) };
-        if let Content::Whole(content) = &data.content
-            && numbers.len() <= 1
-        {
-            let shape = numbers.iter().map(|_| Extent::constant(content.len() as i64)).collect();
-            return one(Fact::whole(shape, content.clone()));
-        }
-    }
-    let (Some(from), Some(wanted)) = (&data.shape, wanted.whole_numbers()) else {
-        return if call.touches_batch() { Err(NOT_FOLLOWED.into()) } else { one(Fact::unknown()) };
-    };
-    let to = resolve(from, wanted, call.int("allowzero", 0) != 0).ok_or(NOT_FOLLOWED);
-    match (to, data.batch) {
-        (Ok(to), Some(batch)) => rechunk(from, batch, to),
-        (Ok(to), None) if data.sized || to.iter().any(Extent::has_batch) => {
-            // A value about the number of rows keeps its numbers; only a list stays one.
-            if to.iter().any(Extent::has_batch) {
-                Err(NOT_FOLLOWED.into())
-            } else {
-                one(Fact { shape: Some(to), ..data.clone() })
-            }
-        }
-        (Ok(to), None) => one(Fact::plain(to)),
-        (Err(problem), Some(_)) => Err(problem.into()),
-        (Err(_), None) if data.sized => Err(NOT_FOLLOWED.into()),
-        (Err(_), None) => one(Fact::unknown()),
+    let touched = call.touches_batch();
+    let unclear = || if touched { Err(NOT_FOLLOWED.into()) } else { one(Fact::unknown()) };
+    let (Some(from), Some(wanted)) = (&data.shape, wanted.whole_numbers()) else { return unclear() };
+    match (resolve(call, from, wanted), data.batch) {
+        (Some(to), Some(batch)) => rechunk(from, batch, to),
+        (Some(to), None) if to.iter().any(Extent::has_batch) => Err(NOT_FOLLOWED.into()),
+        (Some(to), None) => one(data.reshaped(to, None)),
+        (None, _) => unclear(),
     }
 }
 
 /// The extents that a wanted shape comes to.
-fn resolve(from: &[Extent], wanted: &[Extent], zero_is_zero: bool) -> Option<Vec<Extent>> {
+fn resolve(call: &mut Call<'_>, from: &[Extent], wanted: &[Extent]) -> Option<Vec<Extent>> {
     let (zero, rest) = (Extent::constant(0), Extent::constant(-1));
+    let zero_is_zero = call.int("allowzero", 0) != 0;
     let mut to = Vec::new();
     for (place, extent) in wanted.iter().enumerate() {
         to.push(if *extent == zero && !zero_is_zero { from.get(place)?.clone() } else { extent.clone() });
     }
+    let size = Extent::product(from);
     if let Some(place) = to.iter().position(|extent| *extent == rest) {
         let others = to.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, extent)| extent);
-        to[place] = Extent::product(from)?.over(&Extent::product(others)?)?;
+        to[place] = size.as_ref()?.over(&Extent::product(others)?)?;
     }
-    (!to.contains(&rest)).then_some(to)
+    if to.iter().any(Extent::is_negative) {
+        return None;
+    }
+    for (place, extent) in to.iter_mut().enumerate().filter(|_| !zero_is_zero) {
+        let copies = extent.number().is_none()
+            && from.get(place) != Some(extent)
+            && !size.as_ref().is_some_and(|size| extent.is_zero_only_with(size));
+        // An extent of another value may be 0, which does not mean 0 here but "as it was at this place".
+        if copies && (extent.has_batch() || from.get(place).is_some_and(Extent::has_batch)) {
+            return None;
+        } else if copies {
+            *extent = call.symbols.fresh();
+        }
+    }
+    Some(to)
 }
 
 /// Finds the batch in a new shape of the same elements in the same order.
@@ -86,17 +84,24 @@ pub(super) fn flatten(call: &mut Call<'_>) -> Outcome {
     rechunk(from, batch, to)
 }
 
-/// `Squeeze` with axes that are given.
+/// `Squeeze`. Without axes it takes every extent of 1 away, which is followed only where all of them are numbers: of
+/// rows, a single one would lose its axis.
 pub(super) fn squeeze(call: &mut Call<'_>) -> Outcome {
     let data = call.input(0)?;
-    let axes = call.ints_or_input("axes", 1)?;
-    let (Some(shape), Some(axes)) = (&data.shape, axes) else {
-        if let (Content::Whole(numbers), [_]) = (&data.content, data.shape.as_deref().unwrap_or_default()) {
-            return one(Fact::whole(Vec::new(), numbers.clone()));
-        }
-        return if data.is_plain() { one(Fact::unknown()) } else { Err(NOT_FOLLOWED.into()) };
+    let given = call.ints_or_input("axes", 1)?;
+    let (Some(shape), Some(given)) = (&data.shape, given) else {
+        let numbers =
+            data.shape.as_ref().filter(|shape| shape.iter().all(|extent| extent.number().is_some()));
+        return match numbers {
+            Some(shape) if data.batch.is_none() => {
+                let left = shape.iter().filter(|extent| extent.number() != Some(1)).cloned().collect();
+                one(data.reshaped(left, None))
+            }
+            _ if data.is_plain() => one(Fact::unknown()),
+            _ => Err(NOT_FOLLOWED.into()),
+        };
     };
-    let axes = axes.into_iter().map(|raw| axis(raw, shape.len())).collect::<Result<Vec<_>, _>>()?;
+    let axes = axes(&given, shape.len())?;
     if data.batch.is_some_and(|batch| axes.contains(&batch)) {
         return Err(OVER_BATCH.into());
     }
@@ -107,18 +112,18 @@ pub(super) fn squeeze(call: &mut Call<'_>) -> Outcome {
         .map(|(_, extent)| extent.clone())
         .collect();
     let moved = |batch: usize| batch - axes.iter().filter(|axis| **axis < batch).count();
-    one(Fact { shape: Some(left), batch: data.batch.map(moved), ..data.clone() })
+    one(data.reshaped(left, data.batch.map(moved)))
 }
 
 /// `Unsqueeze`.
 pub(super) fn unsqueeze(call: &mut Call<'_>) -> Outcome {
     let data = call.input(0)?;
-    let axes = call.ints_or_input("axes", 1)?;
-    let (Some(shape), Some(axes)) = (&data.shape, axes) else {
+    let given = call.ints_or_input("axes", 1)?;
+    let (Some(shape), Some(given)) = (&data.shape, given) else {
         return if data.is_plain() { one(Fact::unknown()) } else { Err(NOT_FOLLOWED.into()) };
     };
-    let rank = shape.len() + axes.len();
-    let axes = axes.into_iter().map(|raw| axis(raw, rank)).collect::<Result<Vec<_>, _>>()?;
+    let rank = shape.len() + given.len();
+    let axes = axes(&given, rank)?;
     let mut old = shape.iter().enumerate();
     let (mut new, mut batch) = (Vec::new(), None);
     for place in 0..rank {
@@ -131,7 +136,7 @@ pub(super) fn unsqueeze(call: &mut Call<'_>) -> Outcome {
             new.push(extent.clone());
         }
     }
-    one(Fact { shape: Some(new), batch, ..data.clone() })
+    one(data.reshaped(new, batch))
 }
 
 /// `Transpose`.
@@ -142,7 +147,7 @@ pub(super) fn transpose(call: &mut Call<'_>) -> Outcome {
     };
     let reversed: Vec<i64> = (0..shape.len() as i64).rev().collect();
     let permutation = call.ints("perm").unwrap_or(&reversed);
-    let order = permutation.iter().map(|raw| axis(*raw, shape.len())).collect::<Result<Vec<_>, _>>()?;
+    let order = axes(permutation, shape.len())?;
     if order.len() != shape.len() {
         return Err(NOT_FOLLOWED.into());
     }
@@ -156,12 +161,10 @@ pub(super) fn transpose(call: &mut Call<'_>) -> Outcome {
 
 /// `Concat`: of shapes, or of values that all have the batch at one axis, along another.
 pub(super) fn concat(call: &mut Call<'_>) -> Outcome {
-    let facts: Vec<&Fact> = call.inputs.iter().flatten().collect();
+    let facts: Vec<&Fact> = call.inputs.iter().flatten().map(|fact| &**fact).collect();
     if facts.iter().all(|fact| fact.batch.is_none()) {
-        let lists: Option<Vec<&[Extent]>> =
-            facts.iter().map(|fact| fact.whole_numbers().filter(|_| fact.rank() == Some(1))).collect();
-        return match lists {
-            Some(lists) => one(Fact::list(lists.concat())),
+        return match joined(&facts) {
+            Some((elem, numbers)) => one(Fact::list(elem, numbers)),
             None if facts.iter().any(|fact| fact.sized) => Err("computes with the number of rows".into()),
             None => {
                 let rank = facts.first().and_then(|fact| fact.rank());
@@ -187,6 +190,20 @@ pub(super) fn concat(call: &mut Call<'_>) -> Outcome {
     let mut shape = first;
     shape[along] = sum.unwrap_or_else(|| call.symbols.fresh());
     one(Fact::batched(shape, batch))
+}
+
+/// Lists of numbers behind each other; `None` if one is not followed, or they are too long together.
+fn joined(facts: &[&Fact]) -> Option<(Elem, Vec<Extent>)> {
+    let (elem, _) = facts.first()?.typed()?;
+    let mut all = Vec::new();
+    for fact in facts {
+        let (_, numbers) = fact.typed().filter(|(own, _)| *own == elem && fact.rank() == Some(1))?;
+        all.extend_from_slice(numbers);
+        if all.len() > FOLLOWED {
+            return None;
+        }
+    }
+    Some((elem, all))
 }
 
 /// `Split`.
@@ -239,8 +256,8 @@ pub(super) fn slice(call: &mut Call<'_>) -> Outcome {
 
 /// Slices a value without rows: numbers are followed in a list, extents elsewhere are not.
 fn slice_plain(call: &mut Call<'_>, data: &Fact) -> Outcome {
-    if let Some(numbers) = sliced_list(call, data) {
-        return one(Fact::list(numbers));
+    if let Some((elem, numbers)) = sliced_list(call, data) {
+        return one(Fact::list(elem, numbers));
     }
     if data.sized {
         return Err("computes with the number of rows".into());
@@ -258,31 +275,27 @@ fn slice_plain(call: &mut Call<'_>, data: &Fact) -> Outcome {
     one(Fact::plain(shape))
 }
 
-fn sliced_list(call: &Call<'_>, data: &Fact) -> Option<Vec<Extent>> {
-    let numbers = data.whole_numbers().filter(|_| data.rank() == Some(1))?;
+fn sliced_list(call: &Call<'_>, data: &Fact) -> Option<(Elem, Vec<Extent>)> {
+    let (elem, numbers) = data.typed().filter(|_| data.rank() == Some(1))?;
     let (starts, ends) = (call.ints_or_input("starts", 1).ok()??, call.ints_or_input("ends", 2).ok()??);
     let steps = call.optional(4).map_or(Some(vec![1]), Fact::numbers)?;
+    if call.optional(3).is_some_and(|axes| axes.numbers().is_none_or(|axes| axes != [0] && axes != [-1])) {
+        return None;
+    }
     let ([start], [end], [1]) = (starts.as_slice(), ends.as_slice(), steps.as_slice()) else { return None };
     let len = numbers.len() as i64;
     let place =
         |raw: i64| usize::try_from((if raw < 0 { raw.saturating_add(len) } else { raw }).clamp(0, len)).ok();
-    numbers.get(place(*start)?..place(*end)?).map(<[Extent]>::to_vec)
+    let (start, end) = (place(*start)?, place(*end)?);
+    Some((elem, numbers.get(start..end.max(start))?.to_vec()))
 }
 
 /// `Gather`: of a shape, rows by constant indices along another axis, or weights by the batch's indices.
 pub(super) fn gather(call: &mut Call<'_>) -> Outcome {
     let (data, indices) = (call.input(0)?, call.input(1)?);
     if data.batch.is_none() && indices.is_plain() {
-        if let (Some(numbers), Some(1), Some(picked), Some(shape)) =
-            (data.whole_numbers(), data.rank(), indices.numbers(), &indices.shape)
-        {
-            let len = numbers.len() as i64;
-            let pick = |raw: &i64| {
-                numbers.get(usize::try_from(if *raw < 0 { raw + len } else { *raw }).ok()?).cloned()
-            };
-            if let Some(picked) = picked.iter().map(pick).collect::<Option<Vec<_>>>() {
-                return one(Fact::whole(shape.clone(), picked));
-            }
+        if let Some(picked) = picked(data, indices) {
+            return one(picked);
         }
         if data.sized {
             return Err("computes with the number of rows".into());
@@ -304,6 +317,17 @@ pub(super) fn gather(call: &mut Call<'_>) -> Outcome {
         (None, None) => return Err(OVER_BATCH.into()),
     };
     one(Fact::batched(shape, batch))
+}
+
+/// Numbers of a list, by constant indices.
+fn picked(data: &Fact, indices: &Fact) -> Option<Fact> {
+    let (elem, numbers) = data.typed().filter(|_| data.rank() == Some(1))?;
+    let len = i64::try_from(numbers.len()).ok()?;
+    let pick = |raw: &i64| {
+        numbers.get(usize::try_from(if *raw < 0 { raw.checked_add(len)? } else { *raw }).ok()?).cloned()
+    };
+    let picked = indices.numbers()?.iter().map(pick).collect::<Option<Vec<_>>>()?;
+    Some(Fact::whole(indices.shape.clone()?, elem, picked))
 }
 
 fn lookup_shape(data: &Fact, indices: &Fact, raw: i64) -> Option<Vec<Extent>> {
@@ -336,6 +360,10 @@ pub(super) fn expand(call: &mut Call<'_>) -> Outcome {
         None if call.touches_batch() => return Err(NOT_FOLLOWED.into()),
         None => return one(Fact::unknown()),
     };
+    // A -1 leaves an extent as it is in some engines and is an error in others.
+    if wanted.iter().any(Extent::is_negative) {
+        return if call.touches_batch() { Err(NOT_FOLLOWED.into()) } else { one(Fact::unknown()) };
+    }
     let axes_with_batch: Vec<usize> = (0..wanted.len()).filter(|place| wanted[*place].has_batch()).collect();
     let batch = match (data.batch, axes_with_batch.as_slice()) {
         (_, []) => None,
@@ -345,7 +373,7 @@ pub(super) fn expand(call: &mut Call<'_>) -> Outcome {
         _ => return Err("lays the batch along two axes".into()),
     };
     let target = Fact { shape: Some(wanted.to_vec()), batch, sized: false, content: Content::Unknown };
-    let inputs = [Some(data.clone()), Some(target)];
+    let inputs = [Some(Rc::new(data.clone().without_content())), Some(Rc::new(target))];
     let mut both = Call { inputs: &inputs, node: call.node, opset: call.opset, symbols: call.symbols };
     super::arith::elementwise(&mut both)
 }
@@ -402,14 +430,14 @@ pub(super) fn shape(call: &mut Call<'_>) -> Outcome {
     let place =
         |raw: i64| usize::try_from((if raw < 0 { raw + len } else { raw }).clamp(0, len)).unwrap_or(0);
     let (start, end) = (place(call.int("start", 0)), place(call.int("end", len)));
-    one(Fact::list(shape.get(start..end).unwrap_or_default().to_vec()))
+    one(Fact::list(Elem::Int64, shape.get(start..end).unwrap_or_default().to_vec()))
 }
 
 /// `Size`: their product.
 pub(super) fn size(call: &mut Call<'_>) -> Outcome {
     let data = call.input(0)?;
-    match data.shape.as_ref().and_then(|shape| Extent::product(shape)) {
-        Some(size) => one(Fact::whole(Vec::new(), vec![size])),
+    match data.shape.as_ref().and_then(Extent::product) {
+        Some(size) => one(Fact::whole(Vec::new(), Elem::Int64, vec![size])),
         None if data.is_plain() => one(Fact::unknown()),
         None => Err(NOT_FOLLOWED.into()),
     }
@@ -423,27 +451,20 @@ pub(super) fn constant_of_shape(call: &mut Call<'_>) -> Outcome {
     };
     let rows: Vec<usize> = (0..shape.len()).filter(|place| shape[*place].has_batch()).collect();
     match rows.as_slice() {
-        [] => {
-            let count = Extent::product(shape)
-                .and_then(|count| count.number())
-                .filter(|count| (0..=64).contains(count));
-            let value = call.tensor("value").map(Fact::constant);
-            let number = match &value {
-                None => Some(Extent::constant(0)),
-                Some(fact) => fact.whole_numbers().and_then(|numbers| numbers.first().cloned()),
-            };
-            match (count, number) {
-                (Some(count), Some(number)) => {
-                    one(Fact::whole(shape.to_vec(), vec![number; usize::try_from(count).unwrap_or(0)]))
-                }
-                _ => one(Fact::plain(shape.to_vec())),
-            }
-        }
+        [] => one(filled(call, shape).unwrap_or_else(|| Fact::plain(shape.to_vec()))),
         [axis] if shape[*axis].over(&Extent::batch()).is_some_and(|rest| !rest.has_batch()) => {
             one(Fact::batched(shape.to_vec(), *axis))
         }
         _ => Err("lays the batch along two axes".into()),
     }
+}
+
+/// As many of one whole number as a small shape says. Without a value it is a real 0.
+fn filled(call: &Call<'_>, shape: &[Extent]) -> Option<Fact> {
+    let count = usize::try_from(Extent::product(shape)?.number()?).ok().filter(|count| *count <= FOLLOWED)?;
+    let value = Fact::constant(call.tensor("value")?);
+    let (elem, [number]) = value.typed()? else { return None };
+    Some(Fact::whole(shape.to_vec(), elem, vec![number.clone(); count]))
 }
 
 /// `Range`, of numbers that do not depend on the batch.
@@ -474,20 +495,41 @@ pub(super) fn resize(call: &mut Call<'_>) -> Outcome {
         return Ok(call.plain_outputs());
     }
     let (shape, batch) = call.batched(0)?;
-    let keeps = |fact: &Fact| match &fact.content {
-        Content::Real(scales) => scales.len() == shape.len() && scales.get(batch) == Some(&1.0),
-        Content::Whole(sizes) => sizes.len() == shape.len() && sizes.get(batch) == shape.get(batch),
-        Content::Unknown => false,
+    // With these, an axis of scale 1 is left as it is. Others crop it, shift it, or choose scales of their own.
+    let mode = call.text("coordinate_transformation_mode").unwrap_or("half_pixel");
+    let identity = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"].contains(&mode);
+    let stretches = call.text("keep_aspect_ratio_policy").unwrap_or("stretch") == "stretch";
+    if !identity || !stretches || call.has("axes") {
+        return Err(NOT_FOLLOWED.into());
+    }
+    let (scales, sizes) = scales_and_sizes(call);
+    let by_scale = match scales.map(|fact| &fact.content) {
+        Some(Content::Real(scales)) => scales.len() == shape.len() && scales.get(batch) == Some(&1.0),
+        _ => false,
     };
-    let by_attribute = call.floats("scales").is_some_and(|scales| scales.get(batch) == Some(&1.0));
-    if !by_attribute && !call.inputs.iter().skip(1).flatten().any(keeps) {
+    let by_size = sizes
+        .and_then(Fact::whole_numbers)
+        .is_some_and(|sizes| sizes.len() == shape.len() && sizes.get(batch) == shape.get(batch));
+    let by_attribute = call
+        .floats("scales")
+        .is_some_and(|scales| scales.len() == shape.len() && scales.get(batch) == Some(&1.0));
+    if !(by_scale || by_size || by_attribute) {
         return Err("is not known to leave the batch axis as it is".into());
     }
-    let others = call.inputs.iter().skip(1).flatten().any(|fact| fact.batch.is_some());
-    if others || call.has("axes") {
+    if call.inputs.iter().skip(1).flatten().any(|fact| fact.batch.is_some()) {
         return Err(NOT_FOLLOWED.into());
     }
     let kept = shape[batch].clone();
     let new = call.fresh_except(shape.len(), batch, kept);
     one(Fact::batched(new, batch))
+}
+
+/// Where an operator set has them; `sizes` counts only where `scales` says nothing.
+fn scales_and_sizes<'a>(call: &Call<'a>) -> (Option<&'a Fact>, Option<&'a Fact>) {
+    let empty = |fact: &&Fact| fact.shape.as_deref() == Some(&[Extent::constant(0)]);
+    if call.node.op_type == "Upsample" || call.opset < 11 {
+        return (call.optional(1), None);
+    }
+    let scales = call.optional(2).filter(|fact| !empty(fact));
+    (scales, if scales.is_none() { call.optional(3) } else { None })
 }

@@ -1,6 +1,7 @@
 //! Rules of layers: normalisation, convolution, recurrence, attention, and the classic learners of `ai.onnx.ml`.
 use super::{
-    call::{Call, OVER_BATCH, Outcome, axis, one},
+    call::{Call, OVER_BATCH, Outcome, axes, axis, one},
+    extent::Extent,
     fact::Fact,
 };
 
@@ -92,8 +93,7 @@ pub(super) fn mean_variance(call: &mut Call<'_>) -> Outcome {
         return Ok(call.plain_outputs());
     }
     let (shape, batch) = call.batched(0)?;
-    let axes = call.ints("axes").unwrap_or(&[0, 2, 3]).iter().map(|raw| axis(*raw, shape.len()));
-    if axes.collect::<Result<Vec<_>, _>>()?.contains(&batch) {
+    if axes(call.ints("axes").unwrap_or(&[0, 2, 3]), shape.len())?.contains(&batch) {
         return Err(OVER_BATCH.into());
     }
     one(Fact::batched(shape.to_vec(), batch))
@@ -102,11 +102,10 @@ pub(super) fn mean_variance(call: &mut Call<'_>) -> Outcome {
 /// Identity unless it is told to train.
 pub(super) fn dropout(call: &mut Call<'_>) -> Outcome {
     let data = call.input(0)?;
-    let trains = call.optional(2).is_some_and(|fact| fact.numbers().as_deref() != Some(&[0]));
-    if trains && !data.is_plain() {
+    if call.optional(2).is_some_and(|training| !training.is_false()) {
         return Err("may draw random numbers".into());
     }
-    one(data.clone())
+    one(data.clone().without_content())
 }
 
 /// Convolutions and pools: samples at axis 0, weights everywhere else.
@@ -143,8 +142,9 @@ pub(super) fn recurrent(call: &mut Call<'_>) -> Outcome {
             5 | 6 => Some(state),
             _ => None,
         };
-        if fact.sized || (fact.batch.is_some() && fact.batch != wanted) {
-            return Err("takes the batch where weights belong".into());
+        // A state that is a weight would be each row's by its place in a run.
+        if fact.sized || fact.batch != wanted {
+            return Err("takes the batch where weights belong, or weights where it belongs".into());
         }
     }
     let rows = shape[batch].clone();
@@ -154,16 +154,27 @@ pub(super) fn recurrent(call: &mut Call<'_>) -> Outcome {
     Ok(vec![Ok(sequence), Ok(last.clone()), Ok(last)])
 }
 
-/// Attention over each sample's own sequence: all that has the batch has it at axis 0.
+/// Attention over each sample's own sequence: all that has the batch has exactly it, at axis 0.
 pub(super) fn attention(call: &mut Call<'_>) -> Outcome {
     if !call.touches_batch() {
         return Ok(call.plain_outputs());
     }
     let (shape, _) = call.batched(0)?;
-    let aligned =
-        call.inputs.iter().flatten().all(|fact| !fact.sized && fact.batch.is_none_or(|batch| batch == 0));
-    if !aligned || shape.len() != 3 {
+    // Lists of other lengths mean something else: twice the batch is all ends, then all starts.
+    let by_sample =
+        |fact: &Fact| fact.batch == Some(0) && fact.shape.as_ref().is_some_and(|shape| shape[0].is_batch());
+    if shape.len() != 3 || !by_sample(call.input(0)?) {
         return Err(OVER_BATCH.into());
+    }
+    let weights: &[usize] = if call.node.op_type == "Attention" { &[1, 2] } else { &[3] };
+    for (index, fact) in call.inputs.iter().enumerate().skip(1) {
+        let Some(fact) = fact else { continue };
+        let for_all = index == 5
+            && fact.is_plain()
+            && fact.shape.as_ref().is_some_and(|shape| shape.len() == 4 && shape[0] == Extent::constant(1));
+        if !(if weights.contains(&index) { fact.is_plain() } else { by_sample(fact) || for_all }) {
+            return Err(OVER_BATCH.into());
+        }
     }
     let new = call.fresh_except(3, 0, shape[0].clone());
     one(Fact::batched(new, 0))
@@ -206,7 +217,7 @@ pub(super) fn feature_extractor(call: &mut Call<'_>) -> Outcome {
 }
 
 /// The rows of a matrix whose first axis is the batch; `None` if the batch is not in it.
-fn rows(call: &Call<'_>) -> Result<Option<super::extent::Extent>, String> {
+fn rows(call: &Call<'_>) -> Result<Option<Extent>, String> {
     if !call.touches_batch() {
         return Ok(None);
     }

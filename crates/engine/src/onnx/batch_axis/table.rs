@@ -2,50 +2,60 @@
 use super::{
     arith,
     call::{Call, Outcome},
-    fact::Fact,
+    extent::Extent,
+    fact::{Elem, Fact},
     movement, neural,
 };
+use crate::onnx::generated::NodeProto;
 
 /// Applies the rule of the call's node.
 pub(super) fn apply(domain: &str, call: &mut Call<'_>) -> Outcome {
-    match (domain, call.node.op_type.as_str()) {
-        ("", "Constant") => constant(call),
-        (
-            _,
-            "RandomNormal" | "RandomUniform" | "RandomNormalLike" | "RandomUniformLike" | "Multinomial"
-            | "Bernoulli",
-        ) => Err("draws random numbers, so an answer depends on what else is in the run".into()),
-        ("", _) => standard(call),
-        ("ai.onnx.ml", _) => learned(call),
-        ("com.microsoft", _) => fused(call),
-        _ => unknown(call),
+    match domain {
+        _ if draws(call.node) => {
+            Err("draws random numbers, so an answer depends on what else the engine runs".into())
+        }
+        "" if call.node.op_type == "Constant" => constant(call),
+        "" => standard(call),
+        "ai.onnx.ml" => learned(call),
+        "com.microsoft" => fused(call),
+        _ => Err(UNKNOWN.into()),
     }
 }
 
-/// What is not known may do what it likes with weights, but not with the batch.
+const UNKNOWN: &str = "is not known to keep rows apart";
+
+/// Whether a node of a loop's body, which no rule looks at, answers the same each time it is given the same.
+pub(super) fn is_steady(domain: &str, node: &NodeProto) -> bool {
+    let may_train = node.op_type == "Dropout" && node.input.get(2).is_some_and(|name| !name.is_empty());
+    matches!(domain, "" | "ai.onnx.ml") && !draws(node) && !may_train
+}
+
+fn draws(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type.as_str(),
+        "RandomNormal"
+            | "RandomUniform"
+            | "RandomNormalLike"
+            | "RandomUniformLike"
+            | "Multinomial"
+            | "Bernoulli"
+    )
+}
+
+/// What ONNX's own operators without a rule do with weights is their affair, but not with the batch.
 fn unknown(call: &Call<'_>) -> Outcome {
-    if call.touches_batch() {
-        Err("is not known to keep rows apart".into())
-    } else {
-        Ok(call.plain_outputs())
-    }
+    if call.touches_batch() { Err(UNKNOWN.into()) } else { Ok(call.plain_outputs()) }
 }
 
 fn constant(call: &Call<'_>) -> Outcome {
-    let node = call.node;
-    let whole =
-        |numbers: &[i64]| numbers.iter().copied().map(super::extent::Extent::constant).collect::<Vec<_>>();
+    let whole = |numbers: &[i64]| numbers.iter().copied().map(Extent::constant).collect::<Vec<_>>();
     let fact = if let Some(tensor) = call.tensor("value") {
         Fact::constant(tensor)
     } else if let Some(ints) = call.ints("value_ints") {
-        Fact::list(whole(ints))
+        Fact::list(Elem::Int64, whole(ints))
     } else if call.has("value_int") {
-        Fact::whole(Vec::new(), whole(&[call.int("value_int", 0)]))
-    } else if node
-        .attribute
-        .iter()
-        .any(|attribute| matches!(attribute.name.as_str(), "value_float" | "value_string"))
-    {
+        Fact::whole(Vec::new(), Elem::Int64, whole(&[call.int("value_int", 0)]))
+    } else if call.has("value_float") || call.has("value_string") {
         Fact::plain(Vec::new())
     } else {
         Fact::unknown()
@@ -62,9 +72,8 @@ fn standard(call: &mut Call<'_>) -> Outcome {
         | "Sinh" | "Softplus" | "Softsign" | "Sqrt" | "Swish" | "Tan" | "Tanh" | "ThresholdedRelu"
         | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Max" | "Min" | "Mean" | "Sum" | "And" | "Or"
         | "Xor" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" | "Equal" | "Greater" | "Less"
-        | "GreaterOrEqual" | "LessOrEqual" | "Where" | "Cast" | "CastLike" | "StringConcat" => {
-            arith::elementwise(call)
-        }
+        | "GreaterOrEqual" | "LessOrEqual" | "Where" | "Cast" | "StringConcat" => arith::elementwise(call),
+        "CastLike" => arith::cast_like(call),
         "Dropout" => neural::dropout(call),
         "QuantizeLinear" | "DequantizeLinear" => arith::quantise(call),
         "DynamicQuantizeLinear" => arith::dynamic(call),
@@ -127,7 +136,8 @@ fn learned(call: &mut Call<'_>) -> Outcome {
 fn fused(call: &mut Call<'_>) -> Outcome {
     match call.node.op_type.as_str() {
         "Gelu" | "FastGelu" | "BiasGelu" | "QuickGelu" => arith::elementwise(call),
-        "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" if call.touches_batch() => arith::dynamic(call),
+        "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" => arith::dynamic(call),
+        "QuantizeLinear" | "DequantizeLinear" => arith::quantise(call),
         "FusedMatMul"
             if call.int("transA", 0) == 0
                 && call.int("transB", 0) == 0
@@ -139,6 +149,7 @@ fn fused(call: &mut Call<'_>) -> Outcome {
         "SkipLayerNormalization" | "SkipSimplifiedLayerNormalization" => neural::skip_layer_norm(call),
         "SimplifiedLayerNormalization" => neural::layer_norm(call),
         "Attention" | "MultiHeadAttention" => neural::attention(call),
-        _ => unknown(call),
+        // Some of this domain draw random numbers, also from weights: none is plain unless it is known.
+        _ => Err(UNKNOWN.into()),
     }
 }

@@ -1,8 +1,8 @@
 //! An object of parameters in JSON.
 use super::reading::{Reading, Skip};
-use crate::parameters::Value;
+use crate::parameters::{MOST_PARAMETERS, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 use xebec_core::InferError;
 
 /// Reads an object of parameters and gives each to a function that may refuse it.
@@ -27,12 +27,28 @@ impl<'de, F: FnMut(&str, &Value<'_>) -> Result<(), InferError>> Visitor<'de> for
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let value = map.next_value_seed(ValueSeed(self.reading))?;
-            (self.take)(&name, &value).map_err(|fault| self.reading.refuse::<A::Error>(fault))?;
+            once(&mut seen, &name)
+                .and_then(|()| (self.take)(&name, &value))
+                .map_err(|fault| self.reading.refuse::<A::Error>(fault))?;
+            seen.insert(name);
         }
         Ok(())
     }
+}
+
+/// Refuses a name that has come before: of the two one would be ignored, and another reader might ignore the other.
+fn once(seen: &mut BTreeSet<Cow<'_, str>>, name: &str) -> Result<(), InferError> {
+    if seen.len() == MOST_PARAMETERS {
+        return Err(InferError::invalid(format!("an object has more than {MOST_PARAMETERS} parameters")));
+    }
+    if seen.contains(name) {
+        let name: String = name.chars().take(64).collect();
+        return Err(InferError::invalid(format!("parameter '{name}' stands twice in one object")));
+    }
+    Ok(())
 }
 
 /// One value. What no parameter of the protocol may be is skipped, not kept.

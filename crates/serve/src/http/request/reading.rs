@@ -1,7 +1,7 @@
 //! What all parts of the JSON reader share: the depth, the fault that ended it, keys and what is skipped.
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::{cell::RefCell, fmt};
-use xebec_core::InferError;
+use xebec_core::{Datatype, InferError};
 
 /// How far around a syntax error a word is looked for that explains it, in bytes.
 const NEAR_BYTES: usize = 16;
@@ -12,7 +12,37 @@ pub(crate) struct Reading {
     /// How deep arrays and objects may be nested.
     pub(crate) depth: usize,
     /// A fault of ours, which serde's errors could carry only as text.
-    fault: RefCell<Option<InferError>>,
+    fault: RefCell<Option<Fault>>,
+}
+
+#[derive(Debug)]
+enum Fault {
+    Told(InferError),
+    Number(Misfit),
+}
+
+/// A real number that is no element of its tensor. The reader knows only its value: how it was written is looked up
+/// in the text.
+#[derive(Debug)]
+struct Misfit {
+    input: String,
+    element: usize,
+    datatype: Datatype,
+}
+
+impl Misfit {
+    fn told(&self, literal: &str) -> InferError {
+        let Self { input, element, datatype } = self;
+        let real = matches!(datatype, Datatype::Fp32 | Datatype::Fp64);
+        let whole = literal.trim_start_matches('-').bytes().all(|byte| byte.is_ascii_digit());
+        let why = if real || whole && !matches!(datatype, Datatype::Bytes | Datatype::Bool) {
+            "does not fit"
+        } else {
+            "is not"
+        };
+        let literal: String = literal.chars().take(40).collect();
+        InferError::invalid(format!("input '{input}' element {element}: {literal} {why} {datatype}"))
+    }
 }
 
 impl Reading {
@@ -22,7 +52,13 @@ impl Reading {
 
     /// Ends the reading with a fault of ours.
     pub(crate) fn refuse<E: Error>(&self, fault: InferError) -> E {
-        self.fault.replace(Some(fault));
+        self.fault.replace(Some(Fault::Told(fault)));
+        E::custom("refused")
+    }
+
+    /// Ends the reading at a real number that is no element of its tensor.
+    pub(crate) fn refuse_number<E: Error>(&self, input: &str, element: usize, datatype: Datatype) -> E {
+        self.fault.replace(Some(Fault::Number(Misfit { input: input.to_owned(), element, datatype })));
         E::custom("refused")
     }
 
@@ -35,18 +71,45 @@ impl Reading {
 
     /// Why the reading ended: the fault of ours, or what is wrong with the text.
     pub(crate) fn explain(&self, error: &serde_json::Error, json: &[u8]) -> InferError {
-        if let Some(fault) = self.fault.take() {
-            return fault;
+        match self.fault.take() {
+            Some(Fault::Told(fault)) => return fault,
+            Some(Fault::Number(misfit)) => return misfit.told(number_before(json, error)),
+            None => {}
         }
         let message = format!("failed to parse the request JSON: {error}");
-        if error.is_syntax() && near(json, error).is_some_and(|text| has(text, b"NaN") || has(text, b"Inf")) {
-            return InferError::invalid_hint(
-                message,
-                "JSON has no NaN and no Infinity: send the tensor as binary data",
-            );
+        match hint(json, error, &message) {
+            Some(hint) => InferError::invalid_hint(message, hint),
+            None => InferError::invalid(message),
         }
-        InferError::invalid(message)
     }
+}
+
+/// The way out of a syntax error, where there is one.
+fn hint(json: &[u8], error: &serde_json::Error, message: &str) -> Option<&'static str> {
+    if !error.is_syntax() {
+        return None;
+    }
+    // serde_json has no other way to tell which one it was.
+    if message.contains("hex escape") {
+        return Some(
+            "\\ud800 to \\udfff stand only in pairs; send strings that are not Unicode as binary tensor data",
+        );
+    }
+    if message.contains("unicode code point") {
+        return Some("JSON is UTF-8; send strings in another encoding as binary tensor data");
+    }
+    let not_a_number = near(json, error).is_some_and(|text| has(text, b"NaN") || has(text, b"Inf"));
+    not_a_number.then_some("JSON has no NaN and no Infinity: send the tensor as binary data")
+}
+
+/// The number that ends where the error is.
+fn number_before<'j>(json: &'j [u8], error: &serde_json::Error) -> &'j str {
+    let line = error.line().checked_sub(1).and_then(|line| json.split(|byte| *byte == b'\n').nth(line));
+    let read = line.and_then(|line| line.get(..error.column().min(line.len()))).unwrap_or_default();
+    let of_number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let end = read.iter().rposition(of_number).map_or(0, |last| last + 1);
+    let start = read[..end].iter().rposition(|byte| !of_number(byte)).map_or(0, |before| before + 1);
+    std::str::from_utf8(&read[start..end]).unwrap_or_default()
 }
 
 /// The text around the place of an error.

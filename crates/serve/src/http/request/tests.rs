@@ -86,12 +86,18 @@ fn what_does_not_fit_is_named_with_its_place() {
         ("UINT8", "[-1,0]", "input 'x' element 0: -1 does not fit UINT8"),
         ("INT64", "[0,9223372036854775808]", "input 'x' element 1: 9223372036854775808 does not fit INT64"),
         ("INT32", "[1.5,0]", "input 'x' element 0: 1.5 is not INT32"),
-        ("BOOL", "[true,2]", "input 'x' element 1: 2 is not BOOL"),
+        ("INT32", "[7, 1.0 ]", "input 'x' element 1: 1.0 is not INT32"),
+        ("INT32", "[\n1e2\n,0]", "input 'x' element 0: 1e2 is not INT32"),
         (
-            "FP32",
-            "[1,1e39]",
-            "input 'x' element 1: 1000000000000000000000000000000000000000 does not fit FP32",
+            "INT64",
+            "[0,-18446744073709551616]",
+            "input 'x' element 1: -18446744073709551616 does not fit INT64",
         ),
+        ("BOOL", "[true,2]", "input 'x' element 1: 2 is not BOOL"),
+        ("BOOL", "[true,1.0]", "input 'x' element 1: 1.0 is not BOOL"),
+        ("BYTES", "[\"a\",-1.5E+3]", "input 'x' element 1: -1.5E+3 is not BYTES"),
+        ("FP32", "[1,1e39]", "input 'x' element 1: 1e39 does not fit FP32"),
+        ("FP32", "[1,-34028236e32]", "input 'x' element 1: -34028236e32 does not fit FP32"),
         ("FP32", r#"["a",1]"#, "input 'x' element 0: a string is not FP32"),
         ("FP32", "[null,1]", "input 'x' element 0: null is not FP32"),
         ("FP32", "[true,1]", "input 'x' element 0: true is not FP32"),
@@ -99,6 +105,41 @@ fn what_does_not_fit_is_named_with_its_place() {
     ] {
         assert_eq!(one(datatype, "[2]", data).unwrap_err().to_string(), want);
     }
+}
+
+#[test]
+fn a_number_is_told_as_it_was_written_also_where_its_data_stood_first() {
+    let body = "{\"inputs\":[{\n\"data\":[1,\n1e39],\"name\":\"x\",\"shape\":[2],\"datatype\":\"FP32\"}]}";
+    assert_eq!(refusal(body), "input 'x' element 1: 1e39 does not fit FP32");
+    let long = format!("[0.{},1]", "1".repeat(500));
+    let error = one("INT8", "[2]", &long).unwrap_err().to_string();
+    assert_eq!(error, format!("input 'x' element 0: 0.{} is not INT8", "1".repeat(38)));
+}
+
+#[test]
+fn minus_zero_is_a_whole_number() {
+    for datatype in ["INT8", "UINT8", "BOOL"] {
+        assert_eq!(one(datatype, "[2]", "[-0,1]").unwrap(), [0, 1].as_slice(), "{datatype}");
+    }
+    assert_eq!(one("FP32", "[1]", "[-0]").unwrap(), (-0.0f32).to_le_bytes().as_slice());
+}
+
+#[test]
+fn strings_that_are_no_text_are_refused_with_the_way_out() {
+    for lone in [r#"["\ud800"]"#, r#"["\udc00"]"#, r#"["\ud800\u0061"]"#, r#"["\ud800x"]"#] {
+        let error = one("BYTES", "[1]", lone).unwrap_err();
+        let hint = error.hint().unwrap_or_default();
+        assert!(
+            hint.contains("only in pairs") && hint.contains("binary tensor data"),
+            "{lone}: {error}: {hint}"
+        );
+    }
+    assert_eq!(one("BYTES", "[1]", r#"["\ud83d\ude00"]"#).unwrap()[4..], *"😀".as_bytes());
+    let head = br#"{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":[""#;
+    let body = [&head[..], b"\xff\xfe\"]}]}"].concat();
+    let error = parse_split(&body, body.len()).unwrap_err();
+    let hint = error.hint().unwrap_or_default();
+    assert!(hint.contains("JSON is UTF-8") && hint.contains("binary tensor data"), "{error}: {hint}");
 }
 
 #[test]
@@ -204,6 +245,16 @@ fn what_is_missing_or_stands_twice_is_named() {
         (r#"{"inputs":[],"inputs":[]}"#, "'inputs' stands twice in one object"),
         (r#"{"inputs":[{"name":"x","name":"y"}]}"#, "'name' stands twice in one object"),
         (
+            r#"{"parameters":{"timeout":1,"timeout":2},"inputs":[]}"#,
+            "parameter 'timeout' stands twice in one object",
+        ),
+        (r#"{"parameters":{"a":1,"\u0061":1},"inputs":[]}"#, "parameter 'a' stands twice in one object"),
+        (
+            r#"{"inputs":[{"name":"x","parameters":{"binary_data_size":1,"binary_data_size":2}}]}"#,
+            "parameter 'binary_data_size' stands twice in one object",
+        ),
+        (r#"{"inputs":[],"outputs":[{"name":"y"},{"name":"y"}]}"#, "output 'y' is requested twice"),
+        (
             r#"{"inputs":[{"name":"x","datatype":"FP31"}]}"#,
             "input 'x': 'FP31' is not a datatype; the datatypes are BOOL, UINT8/16/32/64, INT8/16/32/64, FP16, BF16, FP32, FP64 and BYTES",
         ),
@@ -236,6 +287,11 @@ fn a_request_of_nothing_but_empty_tensors_is_refused_before_it_costs_memory() {
         refusal(&format!(r#"{{"inputs":[],"outputs":[{many}]}}"#)),
         "request has more than 4096 outputs"
     );
+    let own: Vec<String> = (0..4097).map(|own| format!(r#""p{own}":0"#)).collect();
+    assert_eq!(
+        refusal(&format!(r#"{{"parameters":{{{}}},"inputs":[]}}"#, own.join(","))),
+        "an object has more than 4096 parameters"
+    );
     let axes = vec!["1"; 300].join(",");
     let body = format!(r#"{{"inputs":[{{"name":"x","shape":[{axes}]}}]}}"#);
     assert_eq!(refusal(&body), "a shape has more than 256 extents");
@@ -247,6 +303,11 @@ fn what_is_not_offered_keeps_its_status_although_it_stood_in_json() {
         (r#"{"parameters":{"sequence_id":7},"inputs":[]}"#, "sequence_id"),
         (r#"{"parameters":{"sequence_id":"s"},"inputs":[]}"#, "sequence_id"),
         (r#"{"parameters":{"priority":1},"inputs":[]}"#, "priority"),
+        (r#"{"parameters":{"priority":"9"},"inputs":[]}"#, "priority"),
+        (r#"{"parameters":{"priority":1.5},"inputs":[]}"#, "priority"),
+        (r#"{"parameters":{"priority":null},"inputs":[]}"#, "priority"),
+        (r#"{"parameters":{"headers":"x"},"inputs":[]}"#, "headers"),
+        (r#"{"parameters":{"headers":{"a":"b"}},"inputs":[]}"#, "headers"),
         (r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":2}}]}"#, "classification"),
         (r#"{"inputs":[{"name":"x","parameters":{"shared_memory_region":"r"}}]}"#, "shared_memory_region"),
     ] {
