@@ -51,6 +51,7 @@ impl Inline {
     ///
     /// # Errors
     /// The request itself, if the lane is full.
+    #[expect(clippy::result_large_err, reason = "the request itself comes back, once and only when refused")]
     pub(crate) fn submit(self: &Arc<Self>, pending: Pending) -> Result<(), Pending> {
         let Some(mut lane) = self.lane() else { return Err(pending) };
         lane.queue.push(pending, Instant::now())?;

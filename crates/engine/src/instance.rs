@@ -63,6 +63,7 @@ impl Pool {
     ///
     /// # Errors
     /// The request itself, if the queue is full.
+    #[expect(clippy::result_large_err, reason = "the request itself comes back, once and only when refused")]
     pub(crate) fn submit(&self, pending: Pending) -> Result<(), Pending> {
         let deadline = pending.deadline;
         if deadline.is_some() {

@@ -200,7 +200,7 @@ fn explain(failure: Failure) -> InferError {
     }
 }
 
-fn parts<'a>(batch: &'a [Pending], input: usize) -> Vec<&'a [u8]> {
+fn parts(batch: &[Pending], input: usize) -> Vec<&[u8]> {
     batch.iter().filter_map(|pending| pending.inputs.get(input)).map(|tensor| &*tensor.data).collect()
 }
 

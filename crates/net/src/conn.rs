@@ -138,7 +138,6 @@ impl Conn {
         }
     }
 
-
     /// Whether the connection has outstayed a limit.
     pub(crate) fn judge(&self, limits: &Limits) -> Order {
         let past = |since: u32, limit: Duration| self.clock.get().wrapping_sub(since) > ticks(limit);

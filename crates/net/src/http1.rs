@@ -144,6 +144,7 @@ async fn respond<S: HttpService>(
     let (head, incoming) = request.into_parts();
     let head_bytes = wire_bytes(&head);
     let whole_bytes = incoming.size_hint().exact().map(|body| head_bytes.saturating_add(body));
+    let asks_first = head.headers.contains_key(header::EXPECT);
     let body = Body::new(incoming, Rc::clone(conn), Rc::clone(core));
     let mut response = if head_bytes > u64::from(core.limits.max_header_bytes) {
         drop(body);
@@ -156,7 +157,8 @@ async fn respond<S: HttpService>(
         })
     };
     if let Some(body) = conn.take_unread() {
-        closes.set(!skip(body, conn).await);
+        // Who asks before sending has sent nothing that would have to be skipped.
+        closes.set(asks_first || !skip(body, conn).await);
     }
     let own = whole_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let nothing_behind = own == Some(conn.received());

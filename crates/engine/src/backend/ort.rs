@@ -11,7 +11,10 @@ use super::{
 use crate::onnx;
 use ort::{
     environment::{Environment, GlobalThreadPoolOptions},
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
     value::{TensorElementType, ValueType},
 };
 use raw::{Bound, Call, Fault, Memory, Names, Value};
@@ -95,17 +98,17 @@ fn version(library: &Path) -> String {
 }
 
 fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result<Session, String> {
+    let text = |error: ort::Error<SessionBuilder>| error.to_string();
     let builder = Session::builder(environment).map_err(|error| error.to_string())?;
-    let builder =
-        builder.with_optimization_level(GraphOptimizationLevel::All).map_err(|error| error.to_string())?;
-    let builder = match options.objective {
-        Objective::Throughput => builder
-            .with_independent_thread_pool()
-            .and_then(|builder| builder.with_intra_threads(1))
-            .and_then(|builder| builder.with_inter_threads(1)),
-        Objective::Latency => Ok(builder),
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
+    let mut builder = match options.objective {
+        Objective::Throughput => {
+            let builder = builder.with_independent_thread_pool().map_err(text)?;
+            let builder = builder.with_intra_threads(1).map_err(text)?;
+            builder.with_inter_threads(1).map_err(text)?
+        }
+        Objective::Latency => builder,
     };
-    let mut builder = builder.map_err(|error| error.to_string())?;
     builder.commit_from_file(path).map_err(|error| error.to_string())
 }
 

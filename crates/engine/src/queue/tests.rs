@@ -83,7 +83,7 @@ fn a_request_that_mixes_with_nothing_runs_alone_and_is_not_held() {
 #[test]
 fn two_instances_share_what_is_there() {
     let start = Instant::now();
-    let mut queue = Queue::new(rules(64, MS * 0, 100, 2));
+    let mut queue = Queue::new(rules(64, Duration::ZERO, 100, 2));
     for number in 0..8 {
         queue.push(job(number, 1, 1, start), start).unwrap();
     }

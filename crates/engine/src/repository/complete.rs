@@ -353,7 +353,7 @@ fn config(info: &ModelInfo, given: Option<&ModelConfig>, batching: &Batching, in
     if config.default_model_filename.is_empty() {
         config.default_model_filename = "model.onnx".into();
     }
-    config.version_policy.get_or_insert_with(|| ModelVersionPolicy {
+    config.version_policy.get_or_insert(ModelVersionPolicy {
         policy_choice: Some(model_version_policy::PolicyChoice::Latest(model_version_policy::Latest {
             num_versions: 1,
         })),

@@ -4,7 +4,7 @@
 //! field means against a graph is in [`complete`](super::complete).
 use super::RepositoryError;
 use miette::Diagnostic as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, Value, text_format::ParseError};
+use prost_reflect::{DescriptorPool, DynamicMessage, Value, text_format::ParseError};
 use std::path::Path;
 use xebec_core::{
     ModelName,
@@ -175,7 +175,7 @@ fn messages(value: &Value) -> Box<dyn Iterator<Item = &DynamicMessage> + '_> {
     match value {
         Value::Message(message) => Box::new(std::iter::once(message)),
         Value::List(list) => Box::new(list.iter().flat_map(messages)),
-        Value::Map(map) => Box::new(map.iter().flat_map(|(_, value): (&MapKey, &Value)| messages(value))),
+        Value::Map(map) => Box::new(map.values().flat_map(messages)),
         _ => Box::new(std::iter::empty()),
     }
 }
