@@ -1,9 +1,13 @@
 //! Stopping without losing a request.
 //!
 //! Draining has two steps: from [`Drain::begin`] on protocols refuse new work, idle connections are closed and busy
-//! ones finish; when no connection from before is left, or [`Drain::deadline`] passes, the cores stop.
+//! ones finish; when no connection from before is left on any core, or [`Drain::deadline`] passes, the cores stop. Until
+//! then all of them answer, so that probes and metrics are there to the end.
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,12 +19,29 @@ pub struct Drain(Arc<Inner>);
 struct Inner {
     bound: Duration,
     begun: OnceLock<Instant>,
+    /// Cores that have connections from before.
+    busy_cores: AtomicUsize,
 }
 
 impl Drain {
     /// A server that serves; once begun, draining takes at most `bound`.
     pub fn new(bound: Duration) -> Self {
-        Self(Arc::new(Inner { bound, begun: OnceLock::new() }))
+        Self(Arc::new(Inner { bound, begun: OnceLock::new(), busy_cores: AtomicUsize::new(0) }))
+    }
+
+    /// So many cores have to be done before any of them stops.
+    pub(crate) fn expect(&self, cores: usize) {
+        self.0.busy_cores.fetch_add(cores, SeqCst);
+    }
+
+    /// A core has no connection from before any more; said once by each.
+    pub(crate) fn core_is_done(&self) {
+        self.0.busy_cores.fetch_sub(1, SeqCst);
+    }
+
+    /// Whether every core is done.
+    pub(crate) fn all_done(&self) -> bool {
+        self.0.busy_cores.load(SeqCst) == 0
     }
 
     /// Starts draining; later calls change nothing.

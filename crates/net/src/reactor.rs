@@ -131,12 +131,16 @@ impl Reactor {
         let mut grpc = per_core(listeners.grpc);
         let mut metrics = per_core(listeners.metrics);
         let mut threads = Vec::with_capacity(cores);
+        shared.drain.expect(cores);
         for index in 0..cores {
             let own = (http.next(), grpc.next(), metrics.next());
             let shared = shared.clone();
             let body = move || match run_core(own, &shared, cores) {
                 Ok(()) => {}
-                Err(error) => tracing::error!(error = %error, "an i/o core could not start"),
+                Err(error) => {
+                    shared.drain.core_is_done();
+                    tracing::error!(error = %error, "an i/o core could not start");
+                }
             };
             threads.push(std::thread::Builder::new().name(format!("xebec-io-{index}")).spawn(body)?);
         }
@@ -314,13 +318,18 @@ impl Core {
         Some(Guard { core: Rc::clone(self), conn, key, listener })
     }
 
-    /// Looks at every connection once a tick until those from before the drain are gone.
+    /// Looks at every connection once a tick until those from before the drain are gone, here and on the other cores.
     async fn sweep_until_drained(&self) {
-        let mut ticks = ticks();
+        let (mut ticks, mut done) = (ticks(), false);
         loop {
             ticks.tick().await;
             self.sweep();
-            if self.drain.deadline().is_some_and(|deadline| Instant::now() >= deadline || self.old() == 0) {
+            let Some(deadline) = self.drain.deadline() else { continue };
+            if !done && self.old() == 0 {
+                done = true;
+                self.drain.core_is_done();
+            }
+            if self.drain.all_done() || Instant::now() >= deadline {
                 return;
             }
         }
