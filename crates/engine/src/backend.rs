@@ -198,7 +198,9 @@ pub enum EngineError {
 pub fn choose(search: &library::Search) -> Result<Arc<dyn Backend>, EngineError> {
     let mut refused = Vec::new();
     for candidate in search.candidates() {
-        match ort::OrtBackend::start(&candidate.path, candidate.found_by.to_owned()) {
+        let found_by = candidate.found_by;
+        let how = if candidate.named { format!("named by {found_by}") } else { found_by.to_owned() };
+        match ort::OrtBackend::start(&candidate.path, how) {
             Ok(backend) => return Ok(Arc::new(backend)),
             Err(message) if candidate.named => {
                 return Err(EngineError::NamedLibrary {
