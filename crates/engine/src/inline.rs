@@ -54,7 +54,8 @@ impl Inline {
     #[expect(clippy::result_large_err, reason = "the request itself comes back, once and only when refused")]
     pub(crate) fn submit(self: &Arc<Self>, pending: Pending) -> Result<(), Pending> {
         let Some(mut lane) = self.lane() else { return Err(pending) };
-        lane.queue.push(pending, Instant::now())?;
+        let now = pending.arrived;
+        lane.queue.push(pending, now)?;
         self.facts.metrics.pending.add(1);
         if lane.queue.waiting_rows() >= u64::from(lane.queue.rules().max_rows) {
             self.run(&mut lane);

@@ -70,7 +70,8 @@ impl Pool {
             self.timekeeper.get_or_init(|| self.start_timekeeper());
         }
         let mut state = self.shared.lock();
-        let outcome = state.queue.push(pending, Instant::now());
+        let now = pending.arrived;
+        let outcome = state.queue.push(pending, now);
         if outcome.is_ok() {
             if deadline.is_some_and(|deadline| state.next_deadline.is_none_or(|next| deadline < next)) {
                 state.next_deadline = deadline;

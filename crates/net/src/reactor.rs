@@ -102,8 +102,8 @@ pub(crate) struct Core {
     pub(crate) budget: Rc<Budget>,
     pub(crate) counters: Arc<Counters>,
     turn: Arc<dyn Turn>,
-    /// Whether something of this turn may wait for its end, and the task that ends it.
-    work: Cell<bool>,
+    /// Requests of this turn that may wait for its end, and the task that ends it.
+    work: Cell<u32>,
     ender: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
     conns: RefCell<Slab<(Rc<Conn>, bool)>>,
@@ -256,15 +256,25 @@ impl Drop for Guard {
     }
 }
 
-/// Ends a turn once every task that was ready has run. Without it a core with always something ready would never
-/// park, and so never end a turn.
+/// Times that a turn may go round once more because requests have joined it.
+const MOST_ROUNDS: u32 = 8;
+
+/// Ends a turn once every task that was ready has run and no request has joined it meanwhile. Without it a core with
+/// always something ready would never park, and so never end a turn.
 async fn end_turns(core: Rc<Core>) {
+    let (mut seen, mut rounds) = (0, 0);
     poll_fn(|cx| {
         let mut ender = core.ender.borrow_mut();
         if ender.is_none() {
             *ender = Some(cx.waker().clone());
         }
-        if core.work.replace(false) {
+        let work = core.work.get();
+        if work > seen && rounds < MOST_ROUNDS {
+            (seen, rounds) = (work, rounds + 1);
+            cx.waker().wake_by_ref();
+        } else if work > 0 {
+            core.work.set(0);
+            (seen, rounds) = (0, 0);
             core.turn.flush();
         }
         Poll::Pending
@@ -283,7 +293,7 @@ impl Core {
             drain: shared.drain.clone(),
             budget: Budget::new(share),
             turn: Arc::clone(&shared.turn),
-            work: Cell::new(false),
+            work: Cell::new(0),
             ender: RefCell::new(None),
             counters: Arc::clone(&shared.counters),
             clock: Rc::new(Cell::new(0)),
@@ -293,7 +303,9 @@ impl Core {
 
     /// Notes that a request is about to be submitted, so that this turn gets its end.
     pub(crate) fn expect_work(&self) {
-        if !self.work.replace(true)
+        let work = self.work.get();
+        self.work.set(work.saturating_add(1));
+        if work == 0
             && let Some(ender) = self.ender.borrow().as_ref()
         {
             ender.wake_by_ref();

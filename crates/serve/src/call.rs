@@ -100,7 +100,7 @@ pub(crate) struct Record<'a> {
     protocol: Protocol,
     started: Instant,
     /// As the caller named it.
-    pub(crate) model: String,
+    pub(crate) model: &'a str,
     /// The request's own mark.
     pub(crate) id: String,
     pub(crate) bytes_in: usize,
@@ -124,7 +124,7 @@ impl<'a> Record<'a> {
             principal,
             protocol,
             started: Instant::now(),
-            model: String::new(),
+            model: "",
             id: String::new(),
             bytes_in: 0,
             routed: None,
@@ -163,7 +163,7 @@ impl<'a> Record<'a> {
         log.record(&AccessEntry {
             protocol: self.protocol,
             verb: "infer",
-            model: shortened(&self.model),
+            model: shortened(self.model),
             version: self.routed.as_ref().map_or(0, |routed| routed.upstream.info().version.get()),
             tenant: self.routed.as_ref().map_or("", |routed| routed.permit.tenant().as_str()),
             status,

@@ -249,14 +249,14 @@ impl Service {
         }
     }
 
-    async fn infer_over_grpc(
+    async fn infer_over_grpc<'c>(
         &self,
-        call: &GrpcCall<'_>,
-        record: &mut Record<'_>,
+        call: &'c GrpcCall<'_>,
+        record: &mut Record<'c>,
     ) -> Result<(GrpcMessage, Spent, usize), InferError> {
         let received = Instant::now();
         let target = decode::peek(&call.message)?;
-        record.model = target.model.to_owned();
+        record.model = target.model;
         let routed =
             record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
         let request = decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;

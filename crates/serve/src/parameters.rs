@@ -9,7 +9,7 @@ use xebec_core::InferError;
 pub(crate) const MOST_TENSORS: usize = 4096;
 
 /// Most parameters of one object of them.
-pub(crate) const MOST_PARAMETERS: usize = 4096;
+pub(crate) const MOST_PARAMETERS: usize = 256;
 
 /// Most extents of a shape.
 pub(crate) const MOST_AXES: usize = 256;

@@ -29,7 +29,7 @@ impl Service {
         body: Body,
     ) -> Response<Bytes> {
         let mut record = Record::new(self, principal, Protocol::Http);
-        model.clone_into(&mut record.model);
+        record.model = model;
         match self.infer_over_http(principal, version, head, body, &mut record).await {
             Ok((response, spent)) => {
                 let bytes_out = response.body().len();
@@ -55,8 +55,7 @@ impl Service {
         body: Body,
         record: &mut Record<'_>,
     ) -> Result<(Response<Bytes>, Spent), InferError> {
-        let model = record.model.clone();
-        let routed = record.routed.insert(self.route(principal, Verb::Infer, &model, version)?);
+        let routed = record.routed.insert(self.route(principal, Verb::Infer, record.model, version)?);
         let encoding = content_encoding(&head.headers)?;
         let limit = self.0.settings.max_body_bytes;
         let mut body = body.read(limit).await.map_err(unreadable)?;

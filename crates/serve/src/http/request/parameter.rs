@@ -2,7 +2,7 @@
 use super::reading::{Reading, Skip};
 use crate::parameters::{MOST_PARAMETERS, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::{borrow::Cow, collections::BTreeSet, fmt};
+use std::{borrow::Cow, fmt};
 use xebec_core::InferError;
 
 /// Reads an object of parameters and gives each to a function that may refuse it.
@@ -27,24 +27,24 @@ impl<'de, F: FnMut(&str, &Value<'_>) -> Result<(), InferError>> Visitor<'de> for
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = BTreeSet::new();
+        let mut seen = Vec::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let value = map.next_value_seed(ValueSeed(self.reading))?;
-            once(&mut seen, &name)
+            once(&seen, &name)
                 .and_then(|()| (self.take)(&name, &value))
                 .map_err(|fault| self.reading.refuse::<A::Error>(fault))?;
-            seen.insert(name);
+            seen.push(name);
         }
         Ok(())
     }
 }
 
 /// Refuses a name that has come before: of the two one would be ignored, and another reader might ignore the other.
-fn once(seen: &mut BTreeSet<Cow<'_, str>>, name: &str) -> Result<(), InferError> {
+fn once(seen: &[Cow<'_, str>], name: &str) -> Result<(), InferError> {
     if seen.len() == MOST_PARAMETERS {
         return Err(InferError::invalid(format!("an object has more than {MOST_PARAMETERS} parameters")));
     }
-    if seen.contains(name) {
+    if seen.iter().any(|known| known == name) {
         let name: String = name.chars().take(64).collect();
         return Err(InferError::invalid(format!("parameter '{name}' stands twice in one object")));
     }
