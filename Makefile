@@ -19,7 +19,7 @@ CARGO_MACHETE_VERSION := 0.9.2
 export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
 
-.PHONY: help demo test lint bench soak engine peers tools generate clean
+.PHONY: help demo test lint bench soak profile engine peers tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -46,6 +46,10 @@ bench: engine $(ENCODER) ## the table of docs/guide/performance.md; URL=grpc://h
 soak: engine $(ENCODER) ## 60 s at three times the capacity: memory, refusals, goodput
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures soak --encoder $(ENCODER)
+
+profile: engine ## where the server's time goes under that load, by perf; PROTOCOL=grpc, binary or json
+	cargo build --profile profiling --package xebec
+	tools/profile.sh $(or $(PROTOCOL),binary)
 
 $(ENCODER): | models/make_encoder.py $(CLIENTS)/.done
 	mkdir -p $(@D)
