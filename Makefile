@@ -35,7 +35,8 @@ test: engine peers ## every test
 lint: tools ## formatting, clippy, docs, licences, unused dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
+	cargo fetch --quiet --locked
 	$(TOOLS)/bin/cargo-deny --offline check licenses bans sources
 	$(TOOLS)/bin/cargo-machete
 

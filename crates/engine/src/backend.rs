@@ -1,6 +1,6 @@
 //! An inference engine, as the rest of xebec sees it: load a graph, open streams on it, run batches.
 //!
-//! [`ort`](self::ort) is ONNX Runtime, the engine for production; [`rten`](self::rten) is built in, so that a bare
+//! [`mod@ort`] is ONNX Runtime, the engine for production; [`mod@rten`] is built in, so that a bare
 //! `cargo run` serves with nothing installed. [`choose`] decides which, and says why.
 //!
 //! Not here: which requests make a batch (`queue`), what a file says before it is loaded (`onnx`).
