@@ -11,6 +11,7 @@ use crate::{
 };
 use std::{
     cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -92,7 +93,8 @@ impl Inline {
             let Step::Run(batch) = step else { return };
             let rows = batch.iter().map(|pending| u64::from(pending.rows)).sum();
             self.facts.metrics.pending.add(-i64::try_from(batch.len()).unwrap_or(0));
-            lane.runner.run(batch);
+            // A panic of ours drops the batch, whose callers are told; the lane goes on.
+            let _ = catch_unwind(AssertUnwindSafe(|| lane.runner.run(batch)));
             lane.queue.finish(rows);
         }
     }

@@ -168,8 +168,9 @@ impl Shared {
                     drop(self.answer_left(state));
                     return Some(batch);
                 }
+                // Answering lets go of the lock, and what came meanwhile would be missed: look again first.
+                Step::WaitUntil(_) if state.queue.has_left() => self.answer_left(state),
                 Step::WaitUntil(when) => {
-                    let state = self.answer_left(state);
                     let wait = when.saturating_duration_since(now);
                     self.holding.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
                 }

@@ -139,6 +139,11 @@ impl<T: Job> Queue<T> {
         self.running_rows = self.running_rows.saturating_sub(rows);
     }
 
+    /// Whether somebody left without a run since the last call of [`Self::take_left`].
+    pub(crate) fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
     /// Requests that left without a run since the last call, to be answered by the caller.
     pub(crate) fn take_left(&mut self) -> Vec<(T, Left)> {
         std::mem::take(&mut self.left)

@@ -56,6 +56,7 @@ impl Received {
     pub fn decompress(mut self, encoding: Encoding, limit_bytes: usize) -> Result<Self, ReadError> {
         let bytes = encoding.decompress(&self.bytes, limit_bytes)?;
         self.count(bytes.len())?;
+        self.hold.give_back(self.bytes.len());
         self.bytes = bytes;
         Ok(self)
     }
@@ -154,6 +155,8 @@ impl Body {
                 return Ok(Some(data));
             }
         }
+        // It was read to its end: a chunked one does not say so by itself.
+        self.incoming = None;
         Ok(None)
     }
 }

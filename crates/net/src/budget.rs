@@ -3,9 +3,14 @@
 //! A limit for each body alone is not enough: thousands of connections may each be halfway through a large one.
 use std::{cell::Cell, rc::Rc};
 
-/// What is left of a core's share.
+/// A core's share.
+///
+/// A request is refused for those beside it, never for its own size, which has limits of its own: alone it always fits.
 #[derive(Debug)]
-pub(crate) struct Budget(Cell<usize>);
+pub(crate) struct Budget {
+    limit: usize,
+    used: Cell<usize>,
+}
 
 /// The share is used up.
 #[derive(Debug)]
@@ -13,11 +18,11 @@ pub(crate) struct Spent;
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Rc<Self> {
-        Rc::new(Self(Cell::new(bytes)))
+        Rc::new(Self { limit: bytes, used: Cell::new(0) })
     }
 }
 
-/// What one body holds of it, given back when dropped.
+/// What one request holds of it, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
     budget: Rc<Budget>,
@@ -31,16 +36,27 @@ impl Hold {
 
     /// Takes `bytes` more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Spent> {
-        let left = self.budget.0.get().checked_sub(bytes).ok_or(Spent)?;
-        self.budget.0.set(left);
+        let used = self.budget.used.get();
+        let alone = used == self.bytes;
+        if used.saturating_add(bytes) > self.budget.limit && !alone {
+            return Err(Spent);
+        }
+        self.budget.used.set(used.saturating_add(bytes));
         self.bytes += bytes;
         Ok(())
+    }
+
+    /// Gives `bytes` back before the end.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.budget.used.set(self.budget.used.get() - bytes);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.budget.0.set(self.budget.0.get() + self.bytes);
+        self.give_back(self.bytes);
     }
 }
 
@@ -56,8 +72,22 @@ mod tests {
         let mut second = Hold::new(Rc::clone(&budget));
         assert!(second.grow(5).is_err());
         second.grow(4).unwrap();
+        first.give_back(1);
+        second.grow(1).unwrap();
         drop(first);
-        second.grow(6).unwrap();
-        assert!(second.grow(1).is_err());
+        second.grow(5).unwrap();
+        assert!(Hold::new(budget).grow(1).is_err());
+    }
+
+    #[test]
+    fn one_that_is_alone_always_fits_and_the_next_waits_for_its_end() {
+        let budget = Budget::new(10);
+        let mut large = Hold::new(Rc::clone(&budget));
+        large.grow(8).unwrap();
+        large.grow(100).unwrap();
+        let mut next = Hold::new(Rc::clone(&budget));
+        assert!(next.grow(1).is_err());
+        drop(large);
+        next.grow(11).unwrap();
     }
 }

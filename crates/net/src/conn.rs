@@ -57,6 +57,8 @@ pub(crate) struct Conn {
     since: Cell<u32>,
     /// Bytes that came since the connection was idle and belong to no request that was handed out.
     received: Cell<usize>,
+    /// Bytes of the next request came before the answer to the last one was out.
+    came_early: Cell<bool>,
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
     /// A body that nobody read to its end; its caller may still be sending it.
@@ -75,6 +77,7 @@ impl Conn {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             received: Cell::new(0),
+            came_early: Cell::new(false),
             progress: Cell::new(0),
             unread: RefCell::new(None),
             blocked_since: Cell::new(None),
@@ -118,7 +121,8 @@ impl Conn {
     /// Notes that an answer is out: what comes next is the beginning of another request.
     fn flushed(&self) {
         if self.phase.get() == Phase::Done {
-            self.enter(Phase::Idle);
+            let next = if self.came_early.replace(false) { Phase::Head } else { Phase::Idle };
+            self.enter(next);
         }
     }
 
@@ -126,7 +130,9 @@ impl Conn {
     fn read_some(&self, bytes: usize) {
         self.received.set(self.received.get() + bytes);
         match self.phase.get() {
-            Phase::Idle | Phase::Done => self.enter(Phase::Head),
+            Phase::Idle => self.enter(Phase::Head),
+            // Nobody reads it before the answer is out: its time has not begun.
+            Phase::Done => self.came_early.set(true),
             Phase::Body => {
                 // A byte now and then is no progress: else a body could take days.
                 self.progress.set(self.progress.get() + bytes);
@@ -142,7 +148,10 @@ impl Conn {
     pub(crate) fn judge(&self, limits: &Limits) -> Order {
         let past = |since: u32, limit: Duration| self.clock.get().wrapping_sub(since) > ticks(limit);
         let phase_limit = match self.phase.get() {
-            Phase::Idle if self.order.get() == Order::Finish => Some(GOODBYE),
+            // An answer may be written still, and its own clock runs below.
+            Phase::Idle if self.order.get() == Order::Finish => {
+                self.blocked_since.get().is_none().then_some(GOODBYE)
+            }
             Phase::Idle => Some(limits.idle_timeout),
             Phase::Head => Some(limits.header_timeout),
             Phase::Body => Some(limits.stall_timeout),
@@ -223,7 +232,12 @@ impl<T> Watched<T> {
 
     fn written(&self, outcome: &Poll<io::Result<usize>>) {
         match outcome {
-            Poll::Ready(_) => self.conn.blocked_since.set(None),
+            Poll::Ready(_) => {
+                if self.conn.blocked_since.take().is_some() {
+                    // Whoever reads at last is given time from here on.
+                    self.conn.since.set(self.conn.clock.get());
+                }
+            }
             Poll::Pending if self.conn.blocked_since.get().is_none() => {
                 self.conn.blocked_since.set(Some(self.conn.clock.get()));
             }
@@ -370,13 +384,34 @@ mod tests {
 
     #[test]
     fn a_connection_is_idle_when_the_answer_is_out() {
-        let (conn, _) = at(Phase::Done);
-        conn.read_some(1);
-        assert_eq!(conn.phase(), Phase::Head);
+        let (conn, clock) = at(Phase::Done);
         conn.flushed();
-        assert_eq!(conn.phase(), Phase::Head);
+        assert_eq!(conn.phase(), Phase::Idle);
+        // A head that comes while the answer is still written has its time from the answer's end.
+        conn.enter(Phase::Done);
+        conn.read_some(1);
+        clock.set(clock.get() + 10_000);
+        assert_eq!((conn.phase(), conn.judge(&Limits::default())), (Phase::Done, Order::Go));
+        conn.flushed();
+        assert_eq!((conn.phase(), conn.judge(&Limits::default())), (Phase::Head, Order::Go));
         conn.enter(Phase::Done);
         conn.flushed();
         assert_eq!(conn.phase(), Phase::Idle);
+    }
+
+    #[test]
+    fn an_answer_that_is_still_read_is_not_cut_off_by_the_goodbye() {
+        let (conn, clock) = at(Phase::Idle);
+        conn.command(Order::Finish);
+        let watched = Watched::new((), Rc::clone(&conn));
+        for _ in 0..5 {
+            watched.written(&Poll::Pending);
+            clock.set(clock.get() + ticks(GOODBYE) + 1);
+            assert_eq!(conn.judge(&Limits::default()), Order::Go);
+            watched.written(&Poll::Ready(Ok(1)));
+            assert_eq!(conn.judge(&Limits::default()), Order::Go);
+        }
+        clock.set(clock.get() + ticks(GOODBYE) + 1);
+        assert_eq!(conn.judge(&Limits::default()), Order::Abort);
     }
 }

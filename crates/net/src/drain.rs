@@ -4,6 +4,7 @@
 //! ones finish; when no connection from before is left on any core, or [`Drain::deadline`] passes, the cores stop. Until
 //! then all of them answer, so that probes and metrics are there to the end.
 use std::{
+    cell::Cell,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -34,9 +35,9 @@ impl Drain {
         self.0.busy_cores.fetch_add(cores, SeqCst);
     }
 
-    /// A core has no connection from before any more; said once by each.
-    pub(crate) fn core_is_done(&self) {
-        self.0.busy_cores.fetch_sub(1, SeqCst);
+    /// One core's word that it has no connection from before any more.
+    pub(crate) fn place(&self) -> Place {
+        Place { drain: self.clone(), done: Cell::new(false) }
     }
 
     /// Whether every core is done.
@@ -60,6 +61,28 @@ impl Drain {
     }
 }
 
+/// A core's place among those that have to be done. A core that breaks is done as well: the others must not wait for it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    drain: Drain,
+    done: Cell<bool>,
+}
+
+impl Place {
+    /// Says so; once is enough.
+    pub(crate) fn is_done(&self) {
+        if !self.done.replace(true) {
+            self.drain.0.busy_cores.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.is_done();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +95,18 @@ mod tests {
         drain.begin(now);
         drain.begin(now + Duration::from_secs(10));
         assert_eq!((drain.is_draining(), drain.deadline()), (true, Some(now + Duration::from_secs(30))));
+    }
+
+    #[test]
+    fn every_core_is_done_once_also_one_that_breaks() {
+        let drain = Drain::new(Duration::from_secs(30));
+        drain.expect(2);
+        let (first, second) = (drain.place(), drain.place());
+        first.is_done();
+        first.is_done();
+        drop(first);
+        assert!(!drain.all_done());
+        drop(second);
+        assert!(drain.all_done());
     }
 }

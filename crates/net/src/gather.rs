@@ -107,8 +107,11 @@ mod tests {
         // Many large ones are as good as few.
         (0..4).for_each(|_| pieces.push(big.clone()).unwrap());
         assert_eq!(gather(10, 0).push(Bytes::from_static(b"a")), Err(Excess::Pieces));
-        let mut room = gather(10_000, 10);
-        assert_eq!(room.push(Bytes::from(vec![0; 1001])), Err(Excess::Room));
+        let budget = Budget::new(10);
+        let mut other = Gather::new(&budget, 10, 10);
+        other.push(Bytes::from_static(b"0")).unwrap();
+        let mut room = Gather::new(&budget, 10_000, 10);
+        assert_eq!(room.push(Bytes::from(vec![0; 10])), Err(Excess::Room));
     }
 
     #[test]

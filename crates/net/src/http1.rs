@@ -106,6 +106,7 @@ async fn live<S: HttpService>(
     });
     if let Err(error) = ended.await? {
         tracing::debug!(error = %error, "http connection ended with an error");
+        closes.set(true);
         // What is in hyper's buffer is what it could not read.
         return Some((connection.into_parts().io.into_inner(), Bytes::new()));
     }
@@ -148,6 +149,8 @@ async fn respond<S: HttpService>(
     let body = Body::new(incoming, Rc::clone(conn), Rc::clone(core));
     let mut response = if head_bytes > u64::from(core.limits.max_header_bytes) {
         drop(body);
+        conn.take_unread();
+        closes.set(true);
         head_too_large(core.limits.max_header_bytes)
     } else {
         let answered = caught(pin!(service.call(principal, head, body))).await;
@@ -162,7 +165,8 @@ async fn respond<S: HttpService>(
     }
     let own = whole_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let nothing_behind = own == Some(conn.received());
-    conn.hand_out(own.unwrap_or(0));
+    // Of a body without a length nobody knows how much of what came was its.
+    conn.hand_out(own.unwrap_or(usize::MAX));
     // Behind a close no answer may follow, so it is said only if no request can be waiting behind this one.
     if closes.get() || (core.drain.is_draining() && nothing_behind) {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -177,12 +181,16 @@ async fn skip(mut body: Incoming, conn: &Conn) -> bool {
         return false;
     }
     conn.enter(Phase::Body);
-    while let Some(frame) = body.frame().await {
-        if frame.is_err() {
-            return false;
+    let read_on = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
         }
-    }
-    true
+        true
+    };
+    // Who waits for the answer before sending on gets it.
+    tokio::time::timeout(GOODBYE, read_on).await.unwrap_or(false)
 }
 
 /// Size of a head as clients write it, in bytes.
@@ -195,9 +203,7 @@ fn wire_bytes(head: &Parts) -> u64 {
 fn head_too_large(limit_bytes: u32) -> Response<Bytes> {
     let message = format!("the request's head is larger than the limit of {limit_bytes} bytes");
     let hint = "the operator can raise the limit with --max-header-bytes";
-    let mut response = fault(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message, hint);
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
+    fault(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message, hint)
 }
 
 /// What the network side itself has to say. No text here needs escaping.

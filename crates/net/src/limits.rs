@@ -20,8 +20,8 @@ pub struct Limits {
     pub max_body_bytes: usize,
     /// One gRPC message, in bytes, compressed and decompressed.
     pub max_message_bytes: usize,
-    /// Requests that are being read or wait for their answer, in bytes, over all I/O cores: an equal share each, and
-    /// never less than the largest body.
+    /// Requests that are being read or wait for their answer, in bytes, over all I/O cores: an equal share each. A request
+    /// that is alone on its core always fits.
     pub max_buffered_bytes: usize,
     /// Open streams of one HTTP/2 connection.
     pub max_concurrent_streams: u32,
@@ -31,13 +31,6 @@ pub struct Limits {
     /// Pieces a body may come in if they are smaller than 64 bytes on average, so that a body in one-byte chunks costs
     /// no more than a short one.
     pub max_body_pieces: usize,
-}
-
-impl Limits {
-    /// The largest body or message that is taken, with what frames it.
-    pub(crate) fn largest_body_bytes(&self) -> usize {
-        self.max_body_bytes.max(self.max_message_bytes) + 1024
-    }
 }
 
 impl Default for Limits {

@@ -5,7 +5,7 @@
 use crate::{
     budget::Budget,
     conn::{Conn, GOODBYE, Order, Phase, TICK},
-    drain::Drain,
+    drain::{Drain, Place},
     grpc, http1,
     limits::Limits,
     listener::Bound,
@@ -137,10 +137,7 @@ impl Reactor {
             let shared = shared.clone();
             let body = move || match run_core(own, &shared, cores) {
                 Ok(()) => {}
-                Err(error) => {
-                    shared.drain.core_is_done();
-                    tracing::error!(error = %error, "an i/o core could not start");
-                }
+                Err(error) => tracing::error!(error = %error, "an i/o core could not start"),
             };
             threads.push(std::thread::Builder::new().name(format!("xebec-io-{index}")).spawn(body)?);
         }
@@ -170,6 +167,7 @@ fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
     shared: &Shared,
     cores: usize,
 ) -> io::Result<()> {
+    let place = shared.drain.place();
     let turn = Arc::clone(&shared.turn);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -189,7 +187,7 @@ fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
         if let Some((socket, service)) = metrics {
             accepting.push(accept(socket, Listener::Metrics, &core, service, http1::serve)?);
         }
-        core.sweep_until_drained().await;
+        core.sweep_until_drained(&place).await;
         // New connections are refused from here on; those that came while draining get the end of their answer.
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         core.see_off().await;
@@ -286,12 +284,10 @@ impl Core {
     /// One of `cores`.
     fn new(shared: &Shared, cores: usize) -> Rc<Self> {
         let limits = shared.limits;
-        // An equal share each, but never so little that a single body would not fit.
-        let share = (limits.max_buffered_bytes / cores).max(limits.largest_body_bytes());
         Rc::new(Self {
             limits,
             drain: shared.drain.clone(),
-            budget: Budget::new(share),
+            budget: Budget::new(limits.max_buffered_bytes / cores),
             turn: Arc::clone(&shared.turn),
             work: Cell::new(0),
             ender: RefCell::new(None),
@@ -331,15 +327,14 @@ impl Core {
     }
 
     /// Looks at every connection once a tick until those from before the drain are gone, here and on the other cores.
-    async fn sweep_until_drained(&self) {
-        let (mut ticks, mut done) = (ticks(), false);
+    async fn sweep_until_drained(&self, place: &Place) {
+        let mut ticks = ticks();
         loop {
             ticks.tick().await;
             self.sweep();
             let Some(deadline) = self.drain.deadline() else { continue };
-            if !done && self.old() == 0 {
-                done = true;
-                self.drain.core_is_done();
+            if self.old() == 0 {
+                place.is_done();
             }
             if self.drain.all_done() || Instant::now() >= deadline {
                 return;

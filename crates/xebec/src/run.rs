@@ -84,7 +84,9 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
                 failures.len()
             );
         }
+        // A signal may come in between: who is draining is never ready.
         ready.send_replace(true);
+        ready.send_replace(!server.drain.is_draining());
         greet_ready(&*catalog, started);
         // The sender lives as long as the process.
         let _ = told.recv();

@@ -134,6 +134,32 @@ fn who_is_refused_while_still_sending_gets_to_read_why() {
 }
 
 #[test]
+fn a_chunked_request_is_followed_by_the_next_on_its_connection() {
+    let server = Server::start(Limits::default());
+    let chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(&server, &[&chunked[..], chunked, last].concat());
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
+    assert_eq!(answer.matches("connection: close").count(), 1, "{answer}");
+}
+
+#[test]
+fn a_request_that_comes_while_an_answer_is_read_slowly_does_not_cut_it_off() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let mut stream = send(
+        &server,
+        b"GET /big HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
+    let (mut first, began) = (vec![0; 1 << 20], Instant::now());
+    stream.read_exact(&mut first).unwrap();
+    // A reader that takes longer than a head may take: it goes on when that is over.
+    until(|| began.elapsed() > Duration::from_secs(1));
+    let rest = to_end(stream);
+    assert!(first.len() + rest.len() > 64 << 20 && rest.ends_with("\r\n\r\n"), "{}", rest.len());
+}
+
+#[test]
 fn a_body_of_which_a_byte_comes_now_and_then_is_cut_off() {
     let limits = Limits { stall_timeout: Duration::from_millis(300), ..Limits::default() };
     let server = Server::start(limits);

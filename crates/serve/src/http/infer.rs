@@ -68,8 +68,11 @@ impl Service {
         let info = routed.upstream.info();
         let depth = self.0.settings.max_json_depth;
         let parsed = request::parse(&body, json_length, info, depth, received, &mut record.id)?;
-        // Tensors of JSON are memory of their own; views on the body are counted twice, which errs on the safe side.
-        body.count(parsed.request.inputs.iter().map(|tensor| tensor.data.len()).sum()).map_err(unreadable)?;
+        // Tensors of JSON are memory of their own; binary ones are views on the body.
+        let whole = body.as_ptr_range();
+        let inputs = parsed.request.inputs.iter().map(|tensor| &tensor.data);
+        let own = inputs.filter(|data| !whole.contains(&data.as_ptr())).map(Bytes::len).sum();
+        body.count(own).map_err(unreadable)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         let decoded = Instant::now();
         let response = Self::run(routed, parsed.request).await?;
