@@ -1,7 +1,7 @@
 //! The figures of `docs/guide/performance.md`, from the real binary beside the engine alone: `make bench`, `make soak`.
 //!
 //! Servers are pinned to core 0 and the generator to core 1 where one core is measured. Every figure of a server is
-//! the best of three loads, and the engine's the best of all slices before, between and after them: noise of the machine
+//! the best of five loads, and the engine's the best of all slices before, between and after them: noise of the machine
 //! only ever takes away.
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 use anyhow::{Context as _, ensure};
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 const MLP: &str = "examples/fraud-detection/models/fraud-mlp.onnx";
-const LOADS: usize = 3;
+const LOADS: usize = 5;
 
 fn bench(encoder: &Path, others: &[String], seconds: f64) -> anyhow::Result<()> {
     let mlp = root().join(MLP);
