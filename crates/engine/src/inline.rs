@@ -44,7 +44,9 @@ thread_local! {
 impl Inline {
     /// One lane per runner.
     pub(crate) fn new(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>) -> Self {
-        let lane = |runner| Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, ..rules }), runner });
+        let lane = |runner| {
+            Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, ahead: false, ..rules }), runner })
+        };
         Self { lanes: runners.into_iter().map(lane).collect(), facts }
     }
 

@@ -6,7 +6,8 @@
 //! - an instance that has just finished a run and finds less than a full batch waits until the oldest request is
 //!   `max_delay` old (0: it does not wait either);
 //! - no batch takes more than an instance's share of all rows in the house, so that one instance does not run what
-//!   two could run side by side.
+//!   two could run side by side; and only half of it where that is a batch worth having, so that the next one waits
+//!   when a run ends, instead of what little came since.
 //!
 //! Invariants: no request is lost or given out twice; what does not mix never shares a batch; requests that mix keep
 //! their order; one that has expired or whose caller has gone never runs; no more than `max_queue` wait.
@@ -45,7 +46,12 @@ pub(crate) struct Rules {
     pub(crate) max_queue: usize,
     /// Runs that can go on side by side.
     pub(crate) instances: u32,
+    /// Whether a next batch is to be ready when a run ends.
+    pub(crate) ahead: bool,
 }
+
+/// A batch of so many rows gains little from more.
+const WORTH_HAVING: u64 = 8;
 
 /// Why somebody asks for a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +188,9 @@ impl<T: Job> Queue<T> {
     /// Rows that one batch may take: the rules' limit, and no more than an instance's share.
     fn room(&self) -> u64 {
         let share = (self.waiting_rows + self.running_rows).div_ceil(u64::from(self.rules.instances.max(1)));
-        share.min(u64::from(self.rules.max_rows))
+        let half = share.div_ceil(2);
+        let room = if self.rules.ahead && half >= WORTH_HAVING { half } else { share };
+        room.min(u64::from(self.rules.max_rows))
     }
 
     fn has_full_batch(&self) -> bool {

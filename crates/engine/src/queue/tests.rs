@@ -37,7 +37,7 @@ fn job(number: usize, rows: u32, shape: u8, arrived: Instant) -> Fake {
 }
 
 fn rules(max_rows: u32, max_delay: Duration, max_queue: usize, instances: u32) -> Rules {
-    Rules { max_rows, max_delay, max_queue, instances }
+    Rules { max_rows, max_delay, max_queue, instances, ahead: false }
 }
 
 fn numbers(step: Step<Fake>) -> Vec<usize> {
@@ -191,4 +191,17 @@ proptest! {
         queue.take_left().iter().for_each(|(job, _)| settle(job.number, &mut settled));
         prop_assert_eq!(accepted, settled, "lost or invented");
     }
+}
+
+#[test]
+fn a_run_leaves_a_batch_for_the_next_one_where_both_are_worth_having() {
+    let start = Instant::now();
+    let first = |jobs: usize, ahead: bool| {
+        let mut queue = Queue::new(Rules { ahead, ..rules(64, Duration::ZERO, 100, 2) });
+        (0..jobs).for_each(|number| queue.push(job(number, 1, 1, start), start).unwrap());
+        numbers(queue.next(start, Asker::Idle)).len()
+    };
+    assert_eq!((first(64, true), first(64, false)), (16, 32));
+    // Half of it would be too little to run well.
+    assert_eq!((first(20, true), first(28, true), first(30, true)), (10, 14, 8));
 }
