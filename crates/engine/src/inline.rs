@@ -45,7 +45,7 @@ impl Inline {
     /// One lane per runner.
     pub(crate) fn new(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>) -> Self {
         let lane = |runner| {
-            Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, ahead: false, ..rules }), runner })
+            Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, concurrent: false, ..rules }), runner })
         };
         Self { lanes: runners.into_iter().map(lane).collect(), facts }
     }

@@ -2,7 +2,7 @@
 //!
 //! Dropping the [`Pool`] drains it: what waits is run, then the threads end. Not here: who is next (`queue`).
 use crate::{
-    queue::{Asker, Queue, Rules, Step},
+    queue::{Asker, Job, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
 };
@@ -124,10 +124,15 @@ impl Shared {
         let mut asker = Asker::Idle;
         while let Some(batch) = self.next(asker) {
             let rows = batch.iter().map(|pending| u64::from(pending.rows)).sum();
+            let row_bytes = batch.first().map_or(0, Job::row_bytes);
+            let began = Instant::now();
             // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
             // told, and the instance goes on: without it the model would wait for ever.
             let _ = catch_unwind(AssertUnwindSafe(|| runner.run(batch)));
-            self.lock().queue.finish(rows);
+            let mut state = self.lock();
+            state.queue.finish(rows);
+            state.queue.learn(row_bytes, rows, began.elapsed());
+            drop(state);
             asker = Asker::Busy;
         }
     }

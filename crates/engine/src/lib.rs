@@ -12,6 +12,7 @@ mod check;
 mod inline;
 mod instance;
 pub mod onnx;
+mod pace;
 mod queue;
 pub mod repository;
 mod request;

@@ -7,12 +7,13 @@
 //!   `max_delay` old (0: it does not wait either);
 //! - no batch takes more than an instance's share of all rows in the house, so that one instance does not run what
 //!   two could run side by side; and only half of it where that is a batch worth having, so that the next one waits
-//!   when a run ends, instead of what little came since.
+//!   when a run ends, instead of what little came since; and no more than rows are fast together (`pace`).
 //!
 //! Invariants: no request is lost or given out twice; what does not mix never shares a batch; requests that mix keep
 //! their order; one that has expired or whose caller has gone never runs; no more than `max_queue` wait.
 //!
 //! Not here: threads and clocks (`instance`, `inline`), what mixing means (`request`).
+use crate::pace::Pace;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -25,6 +26,8 @@ mod tests;
 pub(crate) trait Job {
     /// Rows it adds to a batch; at least 1.
     fn rows(&self) -> u32;
+    /// Bytes of input a row.
+    fn row_bytes(&self) -> u64;
     /// Whether it and `other` may share a run. Symmetric.
     fn mixes_with(&self, other: &Self) -> bool;
     /// Whether its caller has gone.
@@ -46,9 +49,12 @@ pub(crate) struct Rules {
     pub(crate) max_queue: usize,
     /// Runs that can go on side by side.
     pub(crate) instances: u32,
-    /// Whether a next batch is to be ready when a run ends.
-    pub(crate) ahead: bool,
+    /// Whether requests go on coming during a run: instance threads, not the lanes of an I/O core.
+    pub(crate) concurrent: bool,
 }
+
+/// How often a full queue looks who of those that wait has gone.
+const SWEEP: Duration = Duration::from_millis(1);
 
 /// A batch of so many rows gains little from more.
 const WORTH_HAVING: u64 = 8;
@@ -89,13 +95,16 @@ pub(crate) struct Queue<T> {
     waiting: VecDeque<T>,
     waiting_rows: u64,
     running_rows: u64,
+    pace: Pace,
+    swept: Option<Instant>,
     left: Vec<(T, Left)>,
 }
 
 impl<T: Job> Queue<T> {
     /// An empty queue.
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { rules, waiting: VecDeque::new(), waiting_rows: 0, running_rows: 0, left: Vec::new() }
+        let (waiting, pace) = (VecDeque::new(), Pace::new());
+        Self { rules, waiting, waiting_rows: 0, running_rows: 0, pace, swept: None, left: Vec::new() }
     }
 
     /// Rules it was made with.
@@ -116,9 +125,11 @@ impl<T: Job> Queue<T> {
     /// Adds a request.
     ///
     /// # Errors
-    /// The request itself, if as many wait as may, also after those without a caller were taken out.
+    /// The request itself, if as many wait as may, also after those were taken out who had no caller within the last
+    /// [`SWEEP`]: refusing is to stay cheap where thousands are refused.
     pub(crate) fn push(&mut self, job: T, now: Instant) -> Result<(), T> {
-        if self.waiting.len() >= self.rules.max_queue {
+        let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
+        if self.waiting.len() >= self.rules.max_queue && is_due {
             self.sweep(now);
         }
         if self.waiting.len() >= self.rules.max_queue {
@@ -145,6 +156,11 @@ impl<T: Job> Queue<T> {
         self.running_rows = self.running_rows.saturating_sub(rows);
     }
 
+    /// What a run took, of rows with so many bytes of input each.
+    pub(crate) fn learn(&mut self, row_bytes: u64, rows: u64, took: Duration) {
+        self.pace.learn(row_bytes, rows, took);
+    }
+
     /// Whether somebody left without a run since the last call of [`Self::take_left`].
     pub(crate) fn has_left(&self) -> bool {
         !self.left.is_empty()
@@ -162,6 +178,7 @@ impl<T: Job> Queue<T> {
 
     /// Takes out who has waited too long or has no caller any more.
     pub(crate) fn sweep(&mut self, now: Instant) {
+        self.swept = Some(now);
         let why = |job: &T| match job.deadline() {
             _ if job.is_gone() => Some(Left::Gone),
             Some(deadline) if deadline <= now => Some(Left::Expired),
@@ -185,12 +202,17 @@ impl<T: Job> Queue<T> {
         Some(job)
     }
 
-    /// Rows that one batch may take: the rules' limit, and no more than an instance's share.
-    fn room(&self) -> u64 {
+    /// Rows that a batch around `oldest` may take: the rules' limit, no more than an instance's share, and as many as
+    /// are fast together.
+    fn room(&self, oldest: &T) -> u64 {
         let share = (self.waiting_rows + self.running_rows).div_ceil(u64::from(self.rules.instances.max(1)));
         let half = share.div_ceil(2);
-        let room = if self.rules.ahead && half >= WORTH_HAVING { half } else { share };
-        room.min(u64::from(self.rules.max_rows))
+        let share = if self.rules.concurrent && half >= WORTH_HAVING { half } else { share };
+        self.fast_together(oldest, share.min(u64::from(self.rules.max_rows)))
+    }
+
+    fn fast_together(&self, oldest: &T, rows: u64) -> u64 {
+        if self.rules.concurrent { self.pace.rows(oldest.row_bytes(), rows) } else { rows }
     }
 
     fn has_full_batch(&self) -> bool {
@@ -198,11 +220,11 @@ impl<T: Job> Queue<T> {
         let company = self.waiting.iter().filter(|job| job.mixes_with(oldest));
         let rows: u64 = company.map(|job| u64::from(job.rows())).sum();
         // A request that mixes with nothing, not even itself, is as full a batch as it will ever be.
-        rows >= u64::from(self.rules.max_rows) || !oldest.mixes_with(oldest)
+        rows >= self.fast_together(oldest, u64::from(self.rules.max_rows)) || !oldest.mixes_with(oldest)
     }
 
     fn take_batch(&mut self) -> Vec<T> {
-        let room = self.room();
+        let Some(room) = self.waiting.front().map(|oldest| self.room(oldest)) else { return Vec::new() };
         let Some(oldest) = self.remove(0) else { return Vec::new() };
         let mut rows = u64::from(oldest.rows());
         let mut batch = vec![oldest];

@@ -43,6 +43,11 @@ impl Job for Pending {
         self.rows
     }
 
+    fn row_bytes(&self) -> u64 {
+        let bytes: usize = self.inputs.iter().map(|tensor| tensor.data.len()).sum();
+        bytes as u64 / u64::from(self.rows.max(1))
+    }
+
     fn mixes_with(&self, other: &Self) -> bool {
         let same = |a: &Tensor, b: &Tensor| a.shape.get(1..) == b.shape.get(1..);
         self.mixes && other.mixes && self.inputs.iter().zip(&other.inputs).all(|(a, b)| same(a, b))

@@ -237,7 +237,7 @@ fn rules(batching: &Batching, instances: u32) -> Rules {
         max_delay: batching.max_delay,
         max_queue: batching.max_queue,
         instances,
-        ahead: true,
+        concurrent: true,
     }
 }
 

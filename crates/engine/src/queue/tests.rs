@@ -16,6 +16,9 @@ impl Job for Fake {
     fn rows(&self) -> u32 {
         self.rows
     }
+    fn row_bytes(&self) -> u64 {
+        u64::from(self.shape)
+    }
     fn mixes_with(&self, other: &Self) -> bool {
         self.shape == other.shape && self.shape != 0
     }
@@ -37,7 +40,7 @@ fn job(number: usize, rows: u32, shape: u8, arrived: Instant) -> Fake {
 }
 
 fn rules(max_rows: u32, max_delay: Duration, max_queue: usize, instances: u32) -> Rules {
-    Rules { max_rows, max_delay, max_queue, instances, ahead: false }
+    Rules { max_rows, max_delay, max_queue, instances, concurrent: false }
 }
 
 fn numbers(step: Step<Fake>) -> Vec<usize> {
@@ -134,9 +137,11 @@ proptest! {
         delay in 0..6u64,
         max_queue in 1..12usize,
         instances in 1..4u32,
+        concurrent in any::<bool>(),
     ) {
         let mut now = Instant::now();
-        let mut queue = Queue::new(rules(max_rows, MS * u32::try_from(delay).unwrap(), max_queue, instances));
+        let rules = rules(max_rows, MS * u32::try_from(delay).unwrap(), max_queue, instances);
+        let mut queue = Queue::new(Rules { concurrent, ..rules });
         let (mut accepted, mut settled) = (HashSet::new(), HashSet::new());
         let mut last_of_shape = [None::<usize>; 3];
         let mut running = Vec::new();
@@ -173,6 +178,7 @@ proptest! {
                 Event::Finish => {
                     if let Some(rows) = running.pop() {
                         queue.finish(rows);
+                        queue.learn(rows % 3, rows, MS * u32::try_from(number % 7).unwrap());
                     }
                 }
                 Event::Tick(ms) => now += MS * u32::try_from(ms).unwrap(),
@@ -196,8 +202,8 @@ proptest! {
 #[test]
 fn a_run_leaves_a_batch_for_the_next_one_where_both_are_worth_having() {
     let start = Instant::now();
-    let first = |jobs: usize, ahead: bool| {
-        let mut queue = Queue::new(Rules { ahead, ..rules(64, Duration::ZERO, 100, 2) });
+    let first = |jobs: usize, concurrent: bool| {
+        let mut queue = Queue::new(Rules { concurrent, ..rules(64, Duration::ZERO, 100, 2) });
         (0..jobs).for_each(|number| queue.push(job(number, 1, 1, start), start).unwrap());
         numbers(queue.next(start, Asker::Idle)).len()
     };

@@ -20,6 +20,9 @@ const TIMER_SLACK: Duration = Duration::from_millis(2);
 /// What was due before the end of an open loop is sent if it is late by no more: that is the timer, not a backlog.
 const END_SLACK: Duration = Duration::from_millis(5);
 
+/// How often a coarse open loop sends and reads.
+const TICK: Duration = Duration::from_millis(1);
+
 /// The load of all threads.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -109,11 +112,23 @@ impl Plan {
             return None;
         }
         if self.coarse {
-            tokio::time::sleep_until(due.into()).await;
+            self.sleep_until_tick(due).await;
         } else {
             wait_until(due).await;
         }
         Some(due)
+    }
+
+    /// Sleeps, with all of the thread, until the first tick after `due`; what came meanwhile is read at once then.
+    /// Waking for each answer would cost a server on the same machine more than the answer.
+    async fn sleep_until_tick(&self, due: Instant) {
+        let whole = (due - self.started).as_nanos().div_ceil(TICK.as_nanos());
+        let tick = self.started + TICK.saturating_mul(u32::try_from(whole).unwrap_or(u32::MAX));
+        let left = tick.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left);
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Requests that were due before the end, but no lane was free to send them.
