@@ -2,10 +2,10 @@
 //!
 //! More rows a run share its fixed costs (the call, the weights read from memory), until their intermediate tensors
 //! no longer fit the caches: then each row takes longer. Where that is depends on model, row and machine, so it is
-//! measured while serving: sizes are powers of two, rows are told apart by their bytes, and the smallest size within
-//! [`TOLERANCE`] of the best is taken, because it also answers sooner. All that is there is tried first, then half of
-//! it, and so on while that is as good: no size far below a good one is ever run. Now and then the neighbours and the
-//! largest are run again, because machines change.
+//! measured while serving: sizes are powers of two, rows are told apart by their bytes, and the largest size within
+//! [`TOLERANCE`] of the best is taken. All that is there is tried first, then half of it, and so on while that is
+//! as good: no size far below a good one is tried. Now and then a size that was run before is run again, because
+//! machines change.
 //!
 //! Not here: clocks, and how many rows there are (`queue`).
 use std::time::Duration;
@@ -19,8 +19,8 @@ const TRIES: u32 = 3;
 const MEMORY: u32 = 8;
 /// Runs between two that see whether another size is better by now.
 const PATROL: u64 = 32;
-/// How much slower a row may be in the smaller run.
-const TOLERANCE: f64 = 1.02;
+/// How much slower a row may be in the larger run, which wakes fewer threads.
+const TOLERANCE: f64 = 1.03;
 /// Sizes are kept up to 2^15 rows, rows up to 2^31 bytes; what is beyond counts with the last.
 const SIZES: usize = 16;
 const CLASSES: usize = 32;
@@ -84,14 +84,14 @@ impl Class {
         let times = sizes.iter().filter(|cell| cell.runs >= TRIES).map(|cell| cell.seconds_per_row);
         let enough = times.fold(f64::INFINITY, f64::min) * TOLERANCE;
         let is_enough = |size: &usize| known(*size).is_some_and(|cell| cell.seconds_per_row <= enough);
-        let chosen = (0..=top).find(is_enough).unwrap_or(top);
-        let (below, above) = (chosen.saturating_sub(1), top.min(chosen + 1));
-        match self.runs % (3 * PATROL) {
-            _ if known(below).is_none() => below,
-            0 => below,
-            PATROL => above,
-            n if n == 2 * PATROL => top,
-            _ => chosen,
+        let smaller = (0..=top).find(is_enough).unwrap_or(top).saturating_sub(1);
+        if known(smaller).is_none() {
+            return smaller;
+        }
+        let again = self.runs / PATROL % (top as u64 + 1);
+        match usize::try_from(again) {
+            Ok(size) if self.runs.is_multiple_of(PATROL) && known(size).is_some() => size,
+            _ => (0..=top).rev().find(is_enough).unwrap_or(top),
         }
     }
 }

@@ -66,8 +66,8 @@ pub struct BenchArgs {
     /// Open loop: requests per second, whatever the server does.
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Open loop: sleep until a request is due, which may be a millisecond late, instead of looking at the clock, which
-    /// takes a core from a server on the same machine.
+    /// Open loop: send what is due and read what came once a millisecond, instead of looking at the clock, which takes a
+    /// core from a server on the same machine.
     #[arg(long, requires = "rate")]
     pub coarse: bool,
     /// How long to measure, in seconds.
