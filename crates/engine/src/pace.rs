@@ -2,8 +2,9 @@
 //!
 //! More rows a run share its fixed costs (the call, the weights read from memory), until their intermediate tensors
 //! no longer fit the caches: then each row takes longer. Where that is depends on model, row and machine, so it is
-//! measured while serving: sizes are powers of two, rows are told apart by their bytes, and the largest size within
-//! [`TOLERANCE`] of the best is taken. All that is there is tried first, then half of it, and so on while that is
+//! measured while serving: sizes are powers of two, rows are told apart by their bytes, and of the sizes within
+//! [`TOLERANCE`] of the best the middle one is taken: larger ones wake fewer threads, smaller ones answer sooner, and
+//! a wrong measure costs least there. All that is there is tried first, then half of it, and so on while that is
 //! as good: no size far below a good one is tried. Now and then a size that was run before is run again, because
 //! machines change.
 //!
@@ -14,13 +15,13 @@ use std::time::Duration;
 mod tests;
 
 /// Runs of a size before it is judged.
-const TRIES: u32 = 3;
+const TRIES: u32 = 4;
 /// Runs that a mean remembers.
-const MEMORY: u32 = 8;
+const MEMORY: u32 = 16;
 /// Runs between two that see whether another size is better by now.
 const PATROL: u64 = 32;
-/// How much slower a row may be in the larger run, which wakes fewer threads.
-const TOLERANCE: f64 = 1.03;
+/// How much slower than at its fastest a row may be.
+const TOLERANCE: f64 = 1.02;
 /// Sizes are kept up to 2^15 rows, rows up to 2^31 bytes; what is beyond counts with the last.
 const SIZES: usize = 16;
 const CLASSES: usize = 32;
@@ -84,15 +85,17 @@ impl Class {
         let times = sizes.iter().filter(|cell| cell.runs >= TRIES).map(|cell| cell.seconds_per_row);
         let enough = times.fold(f64::INFINITY, f64::min) * TOLERANCE;
         let is_enough = |size: &usize| known(*size).is_some_and(|cell| cell.seconds_per_row <= enough);
-        let smaller = (0..=top).find(is_enough).unwrap_or(top).saturating_sub(1);
+        let mut good = (0..=top).filter(is_enough);
+        let (smallest, count) = (good.clone().next().unwrap_or(top), good.clone().count());
+        let smaller = smallest.saturating_sub(1);
         if known(smaller).is_none() {
             return smaller;
         }
-        let again = self.runs / PATROL % (top as u64 + 1);
-        match usize::try_from(again) {
-            Ok(size) if self.runs.is_multiple_of(PATROL) && known(size).is_some() => size,
-            _ => (0..=top).rev().find(is_enough).unwrap_or(top),
+        let again = usize::try_from(self.runs / PATROL % (top as u64 + 1)).unwrap_or(top);
+        if self.runs.is_multiple_of(PATROL) && known(again).is_some() {
+            return again;
         }
+        good.nth(count / 2).unwrap_or(top)
     }
 }
 
