@@ -54,7 +54,7 @@ pub(crate) struct Rules {
 }
 
 /// How often a full queue looks who of those that wait has gone.
-const SWEEP: Duration = Duration::from_millis(1);
+const SWEEP: Duration = Duration::from_millis(10);
 
 /// A batch of so many rows gains little from more.
 const WORTH_HAVING: u64 = 8;

@@ -66,7 +66,7 @@ pub struct BenchArgs {
     /// Open loop: requests per second, whatever the server does.
     #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     pub rate: Option<f64>,
-    /// Open loop: send what is due and read what came once a millisecond, instead of looking at the clock, which takes a
+    /// Open loop: send what is due and read what came every 2 ms, instead of looking at the clock, which takes a
     /// core from a server on the same machine.
     #[arg(long, requires = "rate")]
     pub coarse: bool,

@@ -21,7 +21,7 @@ const TIMER_SLACK: Duration = Duration::from_millis(2);
 const END_SLACK: Duration = Duration::from_millis(5);
 
 /// How often a coarse open loop sends and reads.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(2);
 
 /// The load of all threads.
 #[derive(Debug)]
