@@ -126,6 +126,7 @@ impl Plan {
         let tick = self.started + TICK.saturating_mul(u32::try_from(whole).unwrap_or(u32::MAX));
         let left = tick.saturating_duration_since(Instant::now());
         if !left.is_zero() {
+            #[expect(clippy::disallowed_methods, reason = "to keep the thread is what is wanted")]
             std::thread::sleep(left);
             tokio::task::yield_now().await;
         }
