@@ -41,7 +41,29 @@ def grpc_inputs(a=A, b=B):
     return inputs
 
 
+def statistics(answer) -> dict:
+    """Counts of the only model in an answer: over gRPC, numbers of 64 bits are text and zeros are left out."""
+    (model,) = answer["model_stats"]
+    runs = {int(batch["batch_size"]): int(batch["compute_infer"]["count"]) for batch in model.get("batch_stats", [])}
+    count = lambda name: int(model["inference_stats"].get(name, {}).get("count", 0))
+    return {
+        "rows": int(model.get("inference_count", 0)),
+        "runs": int(model.get("execution_count", 0)),
+        "of three rows": runs.get(3, 0),
+        "listed": sum(runs.values()),
+        "success": count("success"),
+        "fail": count("fail"),
+        "queue": count("queue"),
+    }
+
+
 class Checks(unittest.TestCase):
+    def assert_counted(self, before: dict, after: dict):
+        """One request of three rows was answered and one refused."""
+        more = {name: after[name] - before[name] for name in after}
+        one = dict.fromkeys(("runs", "of three rows", "listed", "success", "fail", "queue"), 1)
+        self.assertEqual(more, {"rows": 3, **one})
+
     def assert_sums(self, result, a=A, b=B):
         np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), a + b)
         np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), a - b)
@@ -108,7 +130,7 @@ class Http(Checks):
         self.assertIn(UNKNOWN, str(caught.exception))
 
     def test_what_is_not_offered_says_so(self):
-        for call in (self.client.get_model_repository_index, self.client.get_inference_statistics):
+        for call in (self.client.get_model_repository_index, self.client.get_trace_settings):
             with self.assertRaises(InferenceServerException) as caught:
                 call()
             self.assertIn("is not offered", str(caught.exception))
@@ -116,6 +138,16 @@ class Http(Checks):
             with self.assertRaises(InferenceServerException) as caught:
                 unknown("nobody")
             self.assertIn(UNKNOWN, str(caught.exception))
+
+    def test_statistics(self):
+        before = statistics(self.client.get_inference_statistics("simple"))
+        rows = np.ones((3, 16), dtype=np.int32)
+        self.client.infer("simple", http_inputs(True, rows, rows))
+        with self.assertRaises(InferenceServerException):
+            self.client.infer("simple", http_inputs(True)[:1])
+        self.assert_counted(before, statistics(self.client.get_inference_statistics("simple", "1")))
+        everybody = self.client.get_inference_statistics()["model_stats"]
+        self.assertIn("simple", [model["name"] for model in everybody])
 
     def test_a_batch_of_rows(self):
         a = np.arange(8 * 16, dtype=np.int32).reshape(8, 16)
@@ -245,9 +277,26 @@ class Grpc(Checks):
         nine = np.zeros((9, 16), dtype=np.int32)
         fails("INVALID_ARGUMENT", "batch-size must be <= 8 for 'simple'", "simple", grpc_inputs(nine, nine))
         with self.assertRaises(InferenceServerException) as caught:
-            self.client.get_inference_statistics("simple")
+            self.client.get_model_repository_index()
         self.assertEqual(caught.exception.status(), "StatusCode.UNIMPLEMENTED")
-        self.assertIn("ModelStatistics", caught.exception.message())
+        self.assertIn("RepositoryIndex", caught.exception.message())
+        with self.assertRaises(InferenceServerException) as caught:
+            self.client.get_inference_statistics("nobody")
+        self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
+
+    def test_statistics(self):
+        def counted():
+            answer = self.client.get_inference_statistics("simple", "1", as_json=True)
+            return statistics(answer)
+
+        before = counted()
+        rows = np.ones((3, 16), dtype=np.int32)
+        self.client.infer("simple", grpc_inputs(rows, rows))
+        with self.assertRaises(InferenceServerException):
+            self.client.infer("simple", grpc_inputs()[:1])
+        self.assert_counted(before, counted())
+        everybody = self.client.get_inference_statistics(as_json=True)["model_stats"]
+        self.assertIn("simple", [model["name"] for model in everybody])
 
 
 class GrpcAio(unittest.IsolatedAsyncioTestCase):

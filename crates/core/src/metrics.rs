@@ -7,7 +7,7 @@ use crate::{TenantId, Timings, error::FailureReason};
 use std::{
     sync::OnceLock,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 pub mod names;
@@ -49,6 +49,10 @@ impl Gauge {
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Upper bounds of the buckets of every latency histogram, in microseconds; one more bucket takes the rest.
 ///
 /// From the cost of one row of a tiny model to the longest wait anybody accepts, about four to a decade.
@@ -67,7 +71,7 @@ pub struct Histogram {
 impl Histogram {
     /// Records one duration.
     pub fn observe(&self, duration: Duration) {
-        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let nanoseconds = nanoseconds(duration);
         let bucket = BUCKETS_MICROSECONDS.partition_point(|bound| bound * 1000 < nanoseconds);
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Relaxed);
@@ -113,18 +117,22 @@ pub struct TenantMetrics {
     pub success: Counter,
     /// Requests failed, by [`FailureReason`] (rejected, canceled, backend, other).
     failure: [Counter; 4],
+    /// Sum of the durations of failed requests, in nanoseconds.
+    pub failed_ns: Counter,
+    /// When a request was last answered, in milliseconds since the epoch; 0 for never.
+    pub last_inference_ms: Gauge,
     /// Rows run.
     pub rows: Counter,
-    /// Sum of request durations, in microseconds.
-    pub request_us: Counter,
-    /// Sum of queue times, in microseconds.
-    pub queue_us: Counter,
-    /// Sum of input times, in microseconds.
-    pub compute_input_us: Counter,
-    /// Sum of run times, in microseconds.
-    pub compute_infer_us: Counter,
-    /// Sum of output times, in microseconds.
-    pub compute_output_us: Counter,
+    /// Sum of request durations, in nanoseconds.
+    pub request_ns: Counter,
+    /// Sum of queue times, in nanoseconds.
+    pub queue_ns: Counter,
+    /// Sum of input times, in nanoseconds.
+    pub compute_input_ns: Counter,
+    /// Sum of run times, in nanoseconds.
+    pub compute_infer_ns: Counter,
+    /// Sum of output times, in nanoseconds.
+    pub compute_output_ns: Counter,
     phases: [Histogram; 5],
 }
 
@@ -152,16 +160,28 @@ impl TenantMetrics {
         }
     }
 
+    /// Records a request that failed `after` so long.
+    pub fn fail(&self, reason: FailureReason, after: Duration) {
+        self.failure(reason).add(1);
+        self.failed_ns.add(nanoseconds(after));
+    }
+
+    /// How many failed, for whatever reason.
+    pub fn failures(&self) -> u64 {
+        self.failure.iter().map(Counter::get).sum()
+    }
+
     /// Records an answered request of `rows` rows whose whole way took `total`.
     pub fn succeed(&self, rows: u64, timings: &Timings, decode: Duration, encode: Duration, total: Duration) {
-        let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         self.success.add(1);
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        self.last_inference_ms.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
         self.rows.add(rows);
-        self.request_us.add(us(total));
-        self.queue_us.add(us(timings.queue));
-        self.compute_input_us.add(us(timings.compute_input));
-        self.compute_infer_us.add(us(timings.compute_infer));
-        self.compute_output_us.add(us(timings.compute_output));
+        self.request_ns.add(nanoseconds(total));
+        self.queue_ns.add(nanoseconds(timings.queue));
+        self.compute_input_ns.add(nanoseconds(timings.compute_input));
+        self.compute_infer_ns.add(nanoseconds(timings.compute_infer));
+        self.compute_output_ns.add(nanoseconds(timings.compute_output));
         self.phase(Phase::Decode).observe(decode);
         self.phase(Phase::Queue).observe(timings.queue);
         self.phase(Phase::Compute)
@@ -176,6 +196,8 @@ impl TenantMetrics {
 pub struct ModelMetrics {
     /// Runs of the engine; below the number of requests where batching helped.
     pub executions: Counter,
+    /// The same by rows of the run, with what they took.
+    pub batches: BatchSizes,
     /// Requests that wait.
     pub pending: Gauge,
     /// Time the load took, warm-up included, in microseconds.
@@ -194,6 +216,51 @@ impl ModelMetrics {
     /// Every tenant seen so far.
     pub fn tenants(&self) -> impl Iterator<Item = (&TenantId, &TenantMetrics)> {
         self.tenants.iter()
+    }
+}
+
+/// Runs of so many rows.
+#[derive(Debug, Default)]
+pub struct BatchStats {
+    /// How many.
+    pub runs: Counter,
+    /// Sum of input times, in nanoseconds.
+    pub input_ns: Counter,
+    /// Sum of run times, in nanoseconds.
+    pub infer_ns: Counter,
+    /// Sum of output times, in nanoseconds.
+    pub output_ns: Counter,
+}
+
+/// Powers of two up to which sizes are told apart; larger runs are not listed.
+const DOUBLINGS: usize = 13;
+
+/// Runs by their rows, from 1 to 8191. Room is made by doublings, when a run needs it.
+#[derive(Debug, Default)]
+pub struct BatchSizes([OnceLock<Box<[BatchStats]>>; DOUBLINGS]);
+
+impl BatchSizes {
+    /// Records a run of `rows` rows.
+    pub fn record(&self, rows: u64, timings: &Timings) {
+        let Some(doubling) = rows.checked_ilog2() else { return };
+        let Some(chunk) = self.0.get(doubling as usize) else { return };
+        let chunk = chunk.get_or_init(|| (0..1_u64 << doubling).map(|_| BatchStats::default()).collect());
+        let Some(stats) = usize::try_from(rows - (1 << doubling)).ok().and_then(|at| chunk.get(at)) else {
+            return;
+        };
+        stats.runs.add(1);
+        stats.input_ns.add(nanoseconds(timings.compute_input));
+        stats.infer_ns.add(nanoseconds(timings.compute_infer));
+        stats.output_ns.add(nanoseconds(timings.compute_output));
+    }
+
+    /// Sizes that were run, the smallest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &BatchStats)> {
+        let chunks = self.0.iter().filter_map(OnceLock::get).flat_map(|chunk| {
+            let first = chunk.len() as u64;
+            (first..).zip(chunk.iter())
+        });
+        chunks.filter(|(_, stats)| stats.runs.get() > 0)
     }
 }
 
@@ -245,6 +312,17 @@ mod tests {
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
         assert!((histogram.sum_seconds() - 3_600.000_010_001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn runs_are_told_apart_by_their_rows() {
+        let batches = BatchSizes::default();
+        let timings = Timings { compute_infer: Duration::from_micros(3), ..Timings::default() };
+        for rows in [1, 7, 8, 8191, 8, 0, 8192, u64::MAX] {
+            batches.record(rows, &timings);
+        }
+        let seen: Vec<_> = batches.iter().map(|(rows, s)| (rows, s.runs.get(), s.infer_ns.get())).collect();
+        assert_eq!(seen, [(1, 1, 3000), (7, 1, 3000), (8, 2, 6000), (8191, 1, 3000)]);
     }
 
     #[test]

@@ -110,6 +110,7 @@ impl Runner {
             compute_infer: (ran - began).saturating_sub(gathered),
             compute_output: ran.elapsed(),
         };
+        self.facts.metrics.batches.record(rows, &timings);
         responses.iter_mut().for_each(|response| response.timings = timings);
         Ok(responses)
     }

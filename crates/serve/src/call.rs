@@ -152,7 +152,8 @@ impl<'a> Record<'a> {
     fn count(&self, error: &InferError) {
         match &self.routed {
             Some(Routed { permit, upstream }) => {
-                upstream.metrics().tenant(permit.tenant()).failure(error.failure_reason()).add(1);
+                let tenant = upstream.metrics().tenant(permit.tenant());
+                tenant.fail(error.failure_reason(), self.started.elapsed());
             }
             None => self.service.0.unrouted.add(error.code()),
         }

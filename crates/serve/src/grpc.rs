@@ -17,8 +17,8 @@ use xebec_net::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
         inference::{
             ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
-            ModelReadyRequest, ModelReadyResponse, ServerLiveResponse, ServerMetadataResponse,
-            ServerReadyResponse, model_metadata_response::TensorMetadata,
+            ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ServerLiveResponse,
+            ServerMetadataResponse, ServerReadyResponse, model_metadata_response::TensorMetadata,
         },
     },
 };
@@ -31,9 +31,8 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 13] = [
+const NOT_OFFERED: [&str; 12] = [
     "ModelStreamInfer",
-    "ModelStatistics",
     "RepositoryIndex",
     "RepositoryModelLoad",
     "RepositoryModelUnload",
@@ -47,13 +46,14 @@ const NOT_OFFERED: [&str; 13] = [
     "LogSettings",
 ];
 
-const OFFERED: [&str; 7] = [
+const OFFERED: [&str; 8] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
     "ServerMetadata",
     "ModelMetadata",
     "ModelConfig",
+    "ModelStatistics",
     "ModelInfer",
 ];
 
@@ -152,6 +152,11 @@ impl Service {
                 let ModelMetadataRequest { name, version } = parse(call)?;
                 let routed = self.read_model(call.principal, &name, &version)?;
                 GrpcMessage::encode(&self.grpc_model_metadata(&routed))
+            }
+            "ModelStatistics" => {
+                let ModelStatisticsRequest { name, version } = parse(call)?;
+                let statistics = self.statistics(call.principal, &name, &version);
+                GrpcMessage::encode(&statistics.map_err(|error| status(&error, ""))?)
             }
             _ => {
                 let ModelConfigRequest { name, version } = parse(call)?;

@@ -2,7 +2,7 @@
 //!
 //! # Source
 //! Open Inference Protocol, "HTTP/REST"; Triton's "Binary tensor data extension" and its table of paths.
-use crate::{EXTENSIONS, Service, call::Routed};
+use crate::{EXTENSIONS, Service, call::Routed, statistics};
 use answer::{error, json};
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
@@ -72,6 +72,7 @@ impl Service {
                 self.admit(principal, Verb::ReadServer, None)?;
                 Ok(json(200, &self.models()))
             }
+            Target::Statistics => Ok(json(200, &statistics::json(&self.statistics(principal, "", "")?))),
             Target::Model { verb, model, version } => self.describe_model(principal, *verb, model, version),
             Target::NotOffered(what) => {
                 self.admit(principal, Verb::ReadServer, None)?;
@@ -107,6 +108,9 @@ impl Service {
             Wanted::Config => {
                 let routed = self.route(principal, Verb::ReadModel, model, version)?;
                 Ok(answer::bytes(200, crate::model_config::json(routed.upstream.config())?.into()))
+            }
+            Wanted::Statistics => {
+                Ok(json(200, &statistics::json(&self.statistics(principal, model, version)?)))
             }
             Wanted::Metadata | Wanted::Infer => {
                 let routed = self.route(principal, Verb::ReadModel, model, version)?;

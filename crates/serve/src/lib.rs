@@ -15,10 +15,11 @@ mod model_config;
 mod parameters;
 mod record;
 mod service;
+mod statistics;
 mod tensor;
 
 pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
 /// Extensions of the protocol that are offered, as `/v2` lists them.
-pub const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "parameters"];
+pub const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configuration", "parameters", "statistics"];

@@ -149,11 +149,11 @@ fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
     };
     each(&names::INFERENCE_COUNT, &|upstream| sum(upstream, |m| m.rows.get()));
     each(&names::EXEC_COUNT, &|upstream| upstream.metrics().executions.get());
-    each(&names::REQUEST_US, &|upstream| sum(upstream, |m| m.request_us.get()));
-    each(&names::QUEUE_US, &|upstream| sum(upstream, |m| m.queue_us.get()));
-    each(&names::COMPUTE_INPUT_US, &|upstream| sum(upstream, |m| m.compute_input_us.get()));
-    each(&names::COMPUTE_INFER_US, &|upstream| sum(upstream, |m| m.compute_infer_us.get()));
-    each(&names::COMPUTE_OUTPUT_US, &|upstream| sum(upstream, |m| m.compute_output_us.get()));
+    each(&names::REQUEST_US, &|upstream| sum(upstream, |m| m.request_ns.get()) / 1000);
+    each(&names::QUEUE_US, &|upstream| sum(upstream, |m| m.queue_ns.get()) / 1000);
+    each(&names::COMPUTE_INPUT_US, &|upstream| sum(upstream, |m| m.compute_input_ns.get()) / 1000);
+    each(&names::COMPUTE_INFER_US, &|upstream| sum(upstream, |m| m.compute_infer_ns.get()) / 1000);
+    each(&names::COMPUTE_OUTPUT_US, &|upstream| sum(upstream, |m| m.compute_output_ns.get()) / 1000);
     each(&names::PENDING, &|upstream| u64::try_from(upstream.metrics().pending.get()).unwrap_or(0));
     let mut load = page.family(&names::LOAD_SECONDS);
     for upstream in upstreams {

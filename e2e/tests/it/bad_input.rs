@@ -250,7 +250,9 @@ fn unknown_models_versions_paths_and_methods_are_named() {
         ("GET", "/v2/models/scaler/infer", 405, "Method Not Allowed"),
         ("DELETE", "/v2", 405, "Method Not Allowed"),
         ("POST", "/v2/repository/index", 501, "the repository index is not offered by this version"),
-        ("GET", "/v2/models/scaler/stats", 501, "statistics of a model is not offered"),
+        ("GET", "/v2/models/nobody/stats", 404, "Request for unknown model"),
+        ("GET", "/v2/models/scaler/versions/9/stats", 404, "version 9 is not found"),
+        ("POST", "/v2/models/stats", 405, "Method Not Allowed"),
     ] {
         let (got, error, _) = fault(method, path);
         assert_eq!(got, status, "{method} {path}: {error}");

@@ -11,6 +11,8 @@ pub(super) enum Target {
     Live,
     Ready,
     Models,
+    /// Of all models.
+    Statistics,
     Model {
         verb: Verb,
         model: String,
@@ -26,6 +28,7 @@ pub(super) enum Verb {
     Metadata,
     Ready,
     Config,
+    Statistics,
     Infer,
 }
 
@@ -43,7 +46,7 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         ["health", "live"] => Ok(Target::Live),
         ["health", "ready"] => Ok(Target::Ready),
         ["models"] => Ok(Target::Models),
-        ["models", "stats"] => Ok(Target::NotOffered("statistics of all models".into())),
+        ["models", "stats"] => Ok(Target::Statistics),
         // An empty version would be "the newest" to what reads it further on.
         ["models", "", ..] | ["models", _, "versions", "", ..] => Err(unknown()),
         ["models", model, "versions", version, verb @ ..] => target(model, version, verb).ok_or_else(unknown),
@@ -66,7 +69,7 @@ fn target(model: &str, version: &str, verb: &[&str]) -> Option<Target> {
         ["ready"] => Verb::Ready,
         ["config"] => Verb::Config,
         ["infer"] => Verb::Infer,
-        ["stats"] => return Some(Target::NotOffered("statistics of a model".into())),
+        ["stats"] => Verb::Statistics,
         ["generate"] => return Some(Target::NotOffered("the verb 'generate'".into())),
         ["generate_stream"] => return Some(Target::NotOffered("the verb 'generate_stream'".into())),
         ["trace", "setting"] => return Some(Target::NotOffered("the trace setting of a model".into())),
@@ -93,6 +96,9 @@ mod tests {
             ("/v2/health/live", Target::Live),
             ("/v2/health/ready", Target::Ready),
             ("/v2/models", Target::Models),
+            ("/v2/models/stats", Target::Statistics),
+            ("/v2/models/stats/versions/1", model(Verb::Metadata, "stats", "1")),
+            ("/v2/models/m/versions/2/stats", model(Verb::Statistics, "m", "2")),
             ("/v2/models/m", model(Verb::Metadata, "m", "")),
             ("/v2/models/m/versions/3/infer", model(Verb::Infer, "m", "3")),
             ("/v2/models/m/ready", model(Verb::Ready, "m", "")),
@@ -123,8 +129,6 @@ mod tests {
     #[test]
     fn what_triton_has_and_this_server_has_not_is_named() {
         for path in [
-            "/v2/models/m/stats",
-            "/v2/models/stats",
             "/v2/models/m/generate",
             "/v2/models/m/generate_stream",
             "/v2/models/m/trace/setting",

@@ -7,7 +7,8 @@ use xebec_net::wire::{
     inference::{
         InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
         ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-        ServerMetadataResponse, ServerReadyResponse, model_infer_request::InferInputTensor,
+        ModelStatisticsRequest, ModelStatisticsResponse, ServerMetadataResponse, ServerReadyResponse,
+        model_infer_request::InferInputTensor,
     },
 };
 use xebec_serve::Dialect;
@@ -105,7 +106,10 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
     let (message, ..) = call(&mut client, &format!("{SERVICE}/ServerMetadata"), &()).await;
     let metadata = ServerMetadataResponse::decode(message).unwrap();
     assert_eq!((metadata.name.as_str(), metadata.version.as_str()), ("triton", "1.2.3"));
-    assert_eq!(metadata.extensions, ["binary_tensor_data", "model_configuration", "parameters"]);
+    assert_eq!(
+        metadata.extensions,
+        ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
+    );
     let (message, ..) = call(&mut client, &format!("{SERVICE}/ServerReady"), &()).await;
     assert!(ServerReadyResponse::decode(message).unwrap().ready);
     let name = || "echo".to_owned();
@@ -127,12 +131,33 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
 }
 
 #[tokio::test]
+async fn statistics_are_those_of_rest() {
+    let server = Server::start();
+    let mut client = server.connect().await;
+    call(&mut client, INFER, &row("echo")).await;
+    let path = format!("{SERVICE}/ModelStatistics");
+    let of =
+        |name: &str, version: &str| ModelStatisticsRequest { name: name.into(), version: version.into() };
+    for request in [of("echo", "1"), of("echo", ""), of("", "")] {
+        let (message, status, _) = call(&mut client, &path, &request).await;
+        let all = ModelStatisticsResponse::decode(message).unwrap().model_stats;
+        let [model] = all.as_slice() else { panic!("{all:?}") };
+        let success = model.inference_stats.and_then(|stats| stats.success).unwrap();
+        assert_eq!((status, model.name.as_str(), model.inference_count, success.count), (0, "echo", 1, 1));
+        assert!(success.ns > 0 && model.last_inference > 1_700_000_000_000);
+    }
+    for (name, version) in [("none", ""), ("", "1"), ("echo", "9")] {
+        let (_, status, message) = call(&mut client, &path, &of(name, version)).await;
+        assert_eq!(status, 5, "{message}");
+    }
+}
+
+#[tokio::test]
 async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let server = Server::start();
     let mut client = server.connect().await;
     for method in [
         "ModelStreamInfer",
-        "ModelStatistics",
         "RepositoryIndex",
         "RepositoryModelLoad",
         "RepositoryModelUnload",
@@ -163,6 +188,7 @@ async fn every_method_asks_the_gate() {
         "/inference.GRPCInferenceService/ModelReady",
         "/inference.GRPCInferenceService/ModelMetadata",
         "/inference.GRPCInferenceService/ModelConfig",
+        "/inference.GRPCInferenceService/ModelStatistics",
         INFER,
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",

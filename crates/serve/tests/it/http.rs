@@ -8,7 +8,7 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     let want: serde_json::Value = serde_json::json!({
         "name": "triton", "version": "1.2.3",
-        "extensions": ["binary_tensor_data", "model_configuration", "parameters"],
+        "extensions": ["binary_tensor_data", "model_configuration", "parameters", "statistics"],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},
     });
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want);
@@ -105,11 +105,35 @@ fn a_wrong_method_is_told_the_right_one() {
 }
 
 #[test]
+fn statistics_count_requests_rows_and_failures() {
+    let server = Server::start();
+    let body = br#"{"inputs":[{"name":"x","shape":[3,2],"datatype":"FP32","data":[1,2,3,4,5,6]}]}"#;
+    for (body, status) in [(&body[..], 200), (&body[..], 200), (b"{", 400)] {
+        assert_eq!(server.post("/v2/models/echo/infer", &[], body).status, status);
+    }
+    for path in ["/v2/models/echo/stats", "/v2/models/echo/versions/1/stats", "/v2/models/stats"] {
+        let answer = server.get(path);
+        let stats: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let model = &stats["model_stats"][0];
+        assert_eq!((answer.status, stats["model_stats"].as_array().unwrap().len()), (200, 1), "{path}");
+        assert_eq!((&model["name"], &model["version"]), (&"echo".into(), &"1".into()));
+        assert_eq!((&model["inference_count"], &model["execution_count"]), (&6.into(), &0.into()));
+        let inferences = &model["inference_stats"];
+        assert_eq!((&inferences["success"]["count"], &inferences["fail"]["count"]), (&2.into(), &1.into()));
+        assert!(
+            inferences["success"]["ns"].as_u64() > Some(0) && inferences["fail"]["ns"].as_u64() > Some(0)
+        );
+        assert_eq!(inferences["cache_hit"], serde_json::json!({"count": 0, "ns": 0}));
+    }
+    for (path, status) in [("/v2/models/none/stats", 404), ("/v2/models/echo/versions/9/stats", 404)] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+}
+
+#[test]
 fn what_triton_offers_and_this_server_does_not_is_named() {
     let server = Server::start();
     for (method, path, name) in [
-        ("GET", "/v2/models/echo/stats", "statistics"),
-        ("GET", "/v2/models/stats", "statistics"),
         ("POST", "/v2/models/echo/generate", "generate"),
         ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
         ("POST", "/v2/repository/index", "repository index"),
@@ -138,6 +162,8 @@ fn every_path_asks_the_gate() {
         ("GET", "/v2/models/none"),
         ("GET", "/v2/models/echo/ready"),
         ("GET", "/v2/models/echo/config"),
+        ("GET", "/v2/models/echo/stats"),
+        ("GET", "/v2/models/stats"),
         ("POST", "/v2/models/echo/infer"),
         ("POST", "/v2/models/none/infer"),
         ("POST", "/v2/repository/index"),

@@ -1,0 +1,131 @@
+//! What was counted of models, in the form of the statistics extension.
+//!
+//! Requests are those of the caller's tenant; runs and batch sizes are the model's, for a run may serve several tenants.
+//!
+//! # Source
+//! Triton Inference Server, "Statistics Extension".
+use crate::{Service, call::Routed};
+use serde_json::{Map, Value, json};
+use xebec_core::{Code, InferError, Principal, Verb, port::ModelState};
+use xebec_net::wire::inference::{
+    InferBatchStatistics, InferStatistics, ModelStatistics, ModelStatisticsResponse, StatisticDuration,
+};
+
+impl Service {
+    /// Of one version; of all ready ones of a model if `version` is empty; of all models if `name` is, too.
+    ///
+    /// # Errors
+    /// As of routing: an unknown model or version, one that is not ready, a caller who may not.
+    pub(crate) fn statistics(
+        &self,
+        principal: &Principal,
+        name: &str,
+        version: &str,
+    ) -> Result<ModelStatisticsResponse, InferError> {
+        let one = |name: &str, version: &str| self.route(principal, Verb::ReadModel, name, version);
+        let model_stats = if name.is_empty() && version.is_empty() {
+            self.admit(principal, Verb::ReadServer, None)?;
+            let mut all = Vec::new();
+            for row in self.0.router.models().iter().filter(|row| row.state == ModelState::Ready) {
+                let version = row.version.map(|version| version.to_string()).unwrap_or_default();
+                match one(row.name.as_str(), &version) {
+                    Ok(routed) => all.push(of(&routed)),
+                    // Not this caller's, or gone since the list was made.
+                    Err(error) if matches!(error.code(), Code::PermissionDenied | Code::NotFound) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            all
+        } else {
+            let newest = one(name, version)?;
+            if version.is_empty() {
+                let versions = self.0.router.versions(&newest.permit);
+                let each =
+                    versions.iter().map(|version| one(name, &version.to_string()).map(|routed| of(&routed)));
+                each.collect::<Result<_, _>>()?
+            } else {
+                vec![of(&newest)]
+            }
+        };
+        Ok(ModelStatisticsResponse { model_stats })
+    }
+}
+
+fn of(routed: &Routed) -> ModelStatistics {
+    let (info, metrics) = (routed.upstream.info(), routed.upstream.metrics());
+    let tenant = metrics.tenant(routed.permit.tenant());
+    let count = tenant.success.get();
+    let sum = |count: u64, ns: u64| Some(StatisticDuration { count, ns });
+    let batch = |(batch_size, stats): (u64, &xebec_core::metrics::BatchStats)| {
+        let runs = stats.runs.get();
+        InferBatchStatistics {
+            batch_size,
+            compute_input: sum(runs, stats.input_ns.get()),
+            compute_infer: sum(runs, stats.infer_ns.get()),
+            compute_output: sum(runs, stats.output_ns.get()),
+        }
+    };
+    ModelStatistics {
+        name: info.name.to_string(),
+        version: info.version.to_string(),
+        last_inference: u64::try_from(tenant.last_inference_ms.get()).unwrap_or(0),
+        inference_count: tenant.rows.get(),
+        execution_count: metrics.executions.get(),
+        inference_stats: Some(InferStatistics {
+            success: sum(count, tenant.request_ns.get()),
+            fail: sum(tenant.failures(), tenant.failed_ns.get()),
+            queue: sum(count, tenant.queue_ns.get()),
+            compute_input: sum(count, tenant.compute_input_ns.get()),
+            compute_infer: sum(count, tenant.compute_infer_ns.get()),
+            compute_output: sum(count, tenant.compute_output_ns.get()),
+            cache_hit: sum(0, 0),
+            cache_miss: sum(0, 0),
+        }),
+        batch_stats: metrics.batches.iter().map(batch).collect(),
+        ..ModelStatistics::default()
+    }
+}
+
+/// The same as REST writes it.
+pub(crate) fn json(response: &ModelStatisticsResponse) -> Value {
+    let object = |fields: Vec<(&str, Option<StatisticDuration>)>| {
+        let one = |(name, sum): (&str, Option<StatisticDuration>)| {
+            let StatisticDuration { count, ns } = sum.unwrap_or_default();
+            (name.to_owned(), json!({"count": count, "ns": ns}))
+        };
+        fields.into_iter().map(one).collect::<Map<_, _>>()
+    };
+    let batch = |batch: &InferBatchStatistics| {
+        let mut fields = object(vec![
+            ("compute_input", batch.compute_input),
+            ("compute_infer", batch.compute_infer),
+            ("compute_output", batch.compute_output),
+        ]);
+        fields.insert("batch_size".into(), batch.batch_size.into());
+        fields
+    };
+    let model = |model: &ModelStatistics| {
+        let stats = model.inference_stats.unwrap_or_default();
+        json!({
+            "name": model.name,
+            "version": model.version,
+            "last_inference": model.last_inference,
+            "inference_count": model.inference_count,
+            "execution_count": model.execution_count,
+            "inference_stats": object(vec![
+                ("success", stats.success),
+                ("fail", stats.fail),
+                ("queue", stats.queue),
+                ("compute_input", stats.compute_input),
+                ("compute_infer", stats.compute_infer),
+                ("compute_output", stats.compute_output),
+                ("cache_hit", stats.cache_hit),
+                ("cache_miss", stats.cache_miss),
+            ]),
+            "response_stats": {},
+            "batch_stats": model.batch_stats.iter().map(batch).collect::<Vec<_>>(),
+            "memory_usage": [],
+        })
+    };
+    json!({"model_stats": response.model_stats.iter().map(model).collect::<Vec<_>>()})
+}
