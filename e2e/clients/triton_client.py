@@ -130,7 +130,7 @@ class Http(Checks):
         self.assertIn(UNKNOWN, str(caught.exception))
 
     def test_what_is_not_offered_says_so(self):
-        for call in (self.client.get_model_repository_index, self.client.get_trace_settings):
+        for call in (self.client.get_log_settings, self.client.get_trace_settings):
             with self.assertRaises(InferenceServerException) as caught:
                 call()
             self.assertIn("is not offered", str(caught.exception))
@@ -138,6 +138,11 @@ class Http(Checks):
             with self.assertRaises(InferenceServerException) as caught:
                 unknown("nobody")
             self.assertIn(UNKNOWN, str(caught.exception))
+
+    def test_repository_index(self):
+        self.assertIn(
+            {"name": "simple", "version": "1", "state": "READY", "reason": ""}, self.client.get_model_repository_index()
+        )
 
     def test_statistics(self):
         before = statistics(self.client.get_inference_statistics("simple"))
@@ -277,12 +282,16 @@ class Grpc(Checks):
         nine = np.zeros((9, 16), dtype=np.int32)
         fails("INVALID_ARGUMENT", "batch-size must be <= 8 for 'simple'", "simple", grpc_inputs(nine, nine))
         with self.assertRaises(InferenceServerException) as caught:
-            self.client.get_model_repository_index()
+            self.client.get_log_settings()
         self.assertEqual(caught.exception.status(), "StatusCode.UNIMPLEMENTED")
-        self.assertIn("RepositoryIndex", caught.exception.message())
+        self.assertIn("LogSettings", caught.exception.message())
         with self.assertRaises(InferenceServerException) as caught:
             self.client.get_inference_statistics("nobody")
         self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")
+
+    def test_repository_index(self):
+        models = self.client.get_model_repository_index(as_json=True)["models"]
+        self.assertIn({"name": "simple", "version": "1", "state": "READY"}, models)
 
     def test_statistics(self):
         def counted():

@@ -5,6 +5,7 @@
 use crate::{
     EXTENSIONS, Service,
     call::{Record, Routed, Spent},
+    index::Entry,
     record::Protocol,
 };
 use futures_util::stream;
@@ -17,8 +18,9 @@ use xebec_net::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
         inference::{
             ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
-            ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ServerLiveResponse,
-            ServerMetadataResponse, ServerReadyResponse, model_metadata_response::TensorMetadata,
+            ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, RepositoryIndexRequest,
+            RepositoryIndexResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+            model_metadata_response::TensorMetadata, repository_index_response::ModelIndex,
         },
     },
 };
@@ -31,9 +33,8 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 12] = [
+const NOT_OFFERED: [&str; 11] = [
     "ModelStreamInfer",
-    "RepositoryIndex",
     "RepositoryModelLoad",
     "RepositoryModelUnload",
     "SystemSharedMemoryStatus",
@@ -46,7 +47,7 @@ const NOT_OFFERED: [&str; 12] = [
     "LogSettings",
 ];
 
-const OFFERED: [&str; 8] = [
+const OFFERED: [&str; 9] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -54,6 +55,7 @@ const OFFERED: [&str; 8] = [
     "ModelMetadata",
     "ModelConfig",
     "ModelStatistics",
+    "RepositoryIndex",
     "ModelInfer",
 ];
 
@@ -157,6 +159,16 @@ impl Service {
                 let ModelStatisticsRequest { name, version } = parse(call)?;
                 let statistics = self.statistics(call.principal, &name, &version);
                 GrpcMessage::encode(&statistics.map_err(|error| status(&error, ""))?)
+            }
+            "RepositoryIndex" => {
+                let RepositoryIndexRequest { repository_name, ready } = parse(call)?;
+                let entries = self.index(call.principal, &repository_name, ready);
+                let model = |entry: Entry| {
+                    let Entry { name, version, state, reason } = entry;
+                    ModelIndex { name, version, state: state.into(), reason }
+                };
+                let models = entries.map_err(|error| status(&error, ""))?.into_iter().map(model).collect();
+                GrpcMessage::encode(&RepositoryIndexResponse { models })
             }
             _ => {
                 let ModelConfigRequest { name, version } = parse(call)?;

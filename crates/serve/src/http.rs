@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 use path::{Target, Verb as Wanted};
 use serde_json::{Value, json};
-use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo, port::ModelState};
+use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo};
 use xebec_net::{body::Body, service::HttpService};
 
 mod answer;
@@ -24,7 +24,7 @@ impl HttpService for Service {
             Ok(Target::Model { verb: Wanted::Infer, model, version }) => {
                 return self.infer(principal, &model, &version, &head, body).await;
             }
-            Ok(target) => self.describe(principal, &target),
+            Ok(target) => self.describe(principal, &target, &head, body).await,
             Err(fault) => Err(fault),
         };
         described.unwrap_or_else(|fault| {
@@ -45,14 +45,20 @@ fn read(head: &Parts) -> Result<Target, InferError> {
 fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
     let (fits, allow) = match target {
         Target::NotOffered(_) => (true, ""),
-        Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
+        Target::Index { .. } | Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
         _ => (method == Method::GET || method == Method::HEAD, "GET"),
     };
     if fits { Ok(()) } else { Err(InferError::WrongMethod { allow }) }
 }
 
 impl Service {
-    fn describe(&self, principal: &Principal, target: &Target) -> Result<Response<Bytes>, InferError> {
+    async fn describe(
+        &self,
+        principal: &Principal,
+        target: &Target,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Bytes>, InferError> {
         match target {
             Target::Server => {
                 self.admit(principal, Verb::ReadServer, None)?;
@@ -68,10 +74,8 @@ impl Service {
                 let status = if ready { 200 } else { self.0.dialect.not_ready() };
                 Ok(json(status, &json!({"ready": ready})))
             }
-            Target::Models => {
-                self.admit(principal, Verb::ReadServer, None)?;
-                Ok(json(200, &self.models()))
-            }
+            Target::Models => Ok(json(200, &json!({"models": self.index(principal, "", false)?}))),
+            Target::Index { repository } => self.repository_index(principal, repository, head, body).await,
             Target::Statistics => Ok(json(200, &statistics::json(&self.statistics(principal, "", "")?))),
             Target::Model { verb, model, version } => self.describe_model(principal, *verb, model, version),
             Target::NotOffered(what) => {
@@ -127,24 +131,6 @@ impl Service {
             "extensions": EXTENSIONS,
             "engine": {"name": engine.name, "version": engine.version, "reason": engine.reason},
         })
-    }
-
-    fn models(&self) -> Value {
-        let rows = self.0.router.models();
-        let row = |row: &xebec_core::port::ModelRow| {
-            let (state, reason) = match &row.state {
-                ModelState::Loading => ("LOADING", None),
-                ModelState::Ready => ("READY", None),
-                ModelState::Unavailable(reason) => ("UNAVAILABLE", Some(reason.clone())),
-            };
-            json!({
-                "name": row.name.as_str(),
-                "version": row.version.map(|version| version.to_string()).unwrap_or_default(),
-                "state": state,
-                "reason": reason.unwrap_or_default(),
-            })
-        };
-        json!({"models": rows.iter().map(row).collect::<Vec<_>>()})
     }
 
     fn rest_metadata(&self, routed: &Routed) -> Value {

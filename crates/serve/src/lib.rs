@@ -11,6 +11,7 @@
 mod call;
 mod grpc;
 mod http;
+mod index;
 mod model_config;
 mod parameters;
 mod record;

@@ -151,7 +151,7 @@ fn unknown_models_versions_and_methods_are_named() {
             refused(&call(&client, INFER, &target(model, version)).await.unwrap(), NOT_FOUND, words);
         }
         for (path, words) in [
-            ("/inference.GRPCInferenceService/RepositoryIndex", "RepositoryIndex is not offered"),
+            ("/inference.GRPCInferenceService/LogSettings", "LogSettings is not offered"),
             ("/inference.GRPCInferenceService/ModelStreamInfer", "ModelStreamInfer is not offered"),
             ("/inference.GRPCInferenceService/RepositoryModelLoad", "RepositoryModelLoad is not offered"),
             ("/inference.GRPCInferenceService/Frobnicate", "Frobnicate"),

@@ -95,6 +95,41 @@ impl Service {
     }
 }
 
+/// What a body asks of the index; an empty one asks for all.
+#[derive(Default, serde::Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    ready: bool,
+}
+
+impl Service {
+    pub(super) async fn repository_index(
+        &self,
+        principal: &Principal,
+        repository: &str,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Bytes>, InferError> {
+        self.admit(principal, Verb::ReadServer, None)?;
+        let encoding = content_encoding(&head.headers)?;
+        let limit = self.0.settings.max_body_bytes;
+        let mut body = body.read(limit).await.map_err(unreadable)?;
+        if let Some(encoding) = encoding {
+            body = body.decompress(encoding, limit).map_err(unreadable)?;
+        }
+        let wrong = |error: serde_json::Error| {
+            let hint = r#"send {}, {"ready": true} or no body"#;
+            InferError::invalid_hint(format!("the body does not fit a repository index: {error}"), hint)
+        };
+        let wanted = match body.trim_ascii() {
+            [] => Wanted::default(),
+            text => serde_json::from_slice(text).map_err(wrong)?,
+        };
+        let entries = self.index(principal, repository, wanted.ready)?;
+        Ok(answer::json(200, &serde_json::json!(entries)))
+    }
+}
+
 fn unreadable(fault: ReadError) -> InferError {
     match fault {
         ReadError::TooLarge { limit_bytes } => {

@@ -11,6 +11,10 @@ pub(super) enum Target {
     Live,
     Ready,
     Models,
+    /// The same as the repository's index.
+    Index {
+        repository: String,
+    },
     /// Of all models.
     Statistics,
     Model {
@@ -51,7 +55,8 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         ["models", "", ..] | ["models", _, "versions", "", ..] => Err(unknown()),
         ["models", model, "versions", version, verb @ ..] => target(model, version, verb).ok_or_else(unknown),
         ["models", model, verb @ ..] => target(model, "", verb).ok_or_else(unknown),
-        ["repository", .., "index"] => Ok(Target::NotOffered("the repository index".into())),
+        ["repository", "index"] => Ok(Target::Index { repository: String::new() }),
+        ["repository", repository, "index"] => Ok(Target::Index { repository: decode(repository) }),
         ["repository", .., "models", _, verb @ ("load" | "unload")] => {
             Ok(Target::NotOffered(format!("the repository verb '{verb}'")))
         }
@@ -75,9 +80,12 @@ fn target(model: &str, version: &str, verb: &[&str]) -> Option<Target> {
         ["trace", "setting"] => return Some(Target::NotOffered("the trace setting of a model".into())),
         _ => return None,
     };
-    // What is not UTF-8 becomes a name that no model has.
-    let decode = |raw: &str| percent_decode_str(raw).decode_utf8_lossy().into_owned();
     Some(Target::Model { verb, model: decode(model), version: decode(version) })
+}
+
+/// What is not UTF-8 becomes a name that nothing has.
+fn decode(raw: &str) -> String {
+    percent_decode_str(raw).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -96,6 +104,8 @@ mod tests {
             ("/v2/health/live", Target::Live),
             ("/v2/health/ready", Target::Ready),
             ("/v2/models", Target::Models),
+            ("/v2/repository/index", Target::Index { repository: String::new() }),
+            ("/v2/repository/a%20b/index", Target::Index { repository: "a b".into() }),
             ("/v2/models/stats", Target::Statistics),
             ("/v2/models/stats/versions/1", model(Verb::Metadata, "stats", "1")),
             ("/v2/models/m/versions/2/stats", model(Verb::Statistics, "m", "2")),
@@ -132,7 +142,6 @@ mod tests {
             "/v2/models/m/generate",
             "/v2/models/m/generate_stream",
             "/v2/models/m/trace/setting",
-            "/v2/repository/index",
             "/v2/repository/models/m/load",
             "/v2/systemsharedmemory/region/r/register",
             "/v2/cudasharedmemory/status",

@@ -158,7 +158,6 @@ async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let mut client = server.connect().await;
     for method in [
         "ModelStreamInfer",
-        "RepositoryIndex",
         "RepositoryModelLoad",
         "RepositoryModelUnload",
         "SystemSharedMemoryStatus",
@@ -189,6 +188,7 @@ async fn every_method_asks_the_gate() {
         "/inference.GRPCInferenceService/ModelMetadata",
         "/inference.GRPCInferenceService/ModelConfig",
         "/inference.GRPCInferenceService/ModelStatistics",
+        "/inference.GRPCInferenceService/RepositoryIndex",
         INFER,
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",

@@ -48,6 +48,38 @@ fn the_list_of_models_gives_each_its_state_and_reason() {
 }
 
 #[test]
+fn the_repository_index_is_the_list_of_models_or_of_those_that_are_ready() {
+    let server = Server::start();
+    let echo = serde_json::json!({"name": "echo", "version": "1", "state": "READY", "reason": ""});
+    let broken = serde_json::json!({"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "no such file"});
+    let both = serde_json::json!([echo, broken]);
+    let index = |body: &str| server.post("/v2/repository/index", &[], body.as_bytes());
+    for (body, want) in [
+        ("", &both),
+        (" ", &both),
+        ("{}", &both),
+        (r#"{"ready":false}"#, &both),
+        (r#"{"ready":true}"#, &serde_json::json!([echo])),
+    ] {
+        let answer = index(body);
+        assert_eq!(answer.status, 200, "{body}");
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), *want, "{body}");
+    }
+    for body in ["[", "null", r#"{"ready":"yes"}"#, "[true, 1]"] {
+        let answer = index(body);
+        assert!(
+            answer.status == 400 && answer.text().contains("repository index"),
+            "{body}: {}",
+            answer.text()
+        );
+    }
+    let named = server.post("/v2/repository/mine/index", &[], b"");
+    assert_eq!(named.status, 501);
+    assert!(named.text().contains("'repository_name' specification is not supported"), "{}", named.text());
+    assert_eq!(server.get("/v2/repository/index").status, 405);
+}
+
+#[test]
 fn health_is_json_and_what_is_not_ready_has_the_dialects_status() {
     for (dialect, not_ready) in [(Dialect::Triton, 400), (Dialect::KServe, 503)] {
         let server = Server::with(dialect, true);
@@ -136,7 +168,6 @@ fn what_triton_offers_and_this_server_does_not_is_named() {
     for (method, path, name) in [
         ("POST", "/v2/models/echo/generate", "generate"),
         ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
-        ("POST", "/v2/repository/index", "repository index"),
         ("POST", "/v2/repository/models/echo/load", "load"),
         ("POST", "/v2/repository/models/echo/unload", "unload"),
         ("GET", "/v2/systemsharedmemory/status", "system shared memory"),
