@@ -58,6 +58,12 @@ def statistics(answer) -> dict:
 
 
 class Checks(unittest.TestCase):
+    def assert_classes(self, result):
+        classes = result.as_numpy("OUTPUT0")
+        self.assertEqual(classes.shape, (1, 3))
+        words = [one.decode() if isinstance(one, bytes) else one for one in classes[0]]
+        self.assertEqual(words, ["16:15", "15:14", "14:13"])
+
     def assert_counted(self, before: dict, after: dict):
         """One request of three rows was answered and one refused."""
         more = {name: after[name] - before[name] for name in after}
@@ -70,6 +76,12 @@ class Checks(unittest.TestCase):
 
 
 class Http(Checks):
+    def test_classification(self):
+        for binary in (True, False):
+            wanted = [httpclient.InferRequestedOutput("OUTPUT0", binary_data=binary, class_count=3)]
+            result = self.client.infer("simple", http_inputs(binary), outputs=wanted)
+            self.assert_classes(result)
+
     def setUp(self):
         self.client = httpclient.InferenceServerClient(HTTP, concurrency=4)
 
@@ -213,6 +225,10 @@ class HttpAio(unittest.IsolatedAsyncioTestCase):
 
 
 class Grpc(Checks):
+    def test_classification(self):
+        wanted = [grpcclient.InferRequestedOutput("OUTPUT0", class_count=3)]
+        self.assert_classes(self.client.infer("simple", grpc_inputs(), outputs=wanted))
+
     def setUp(self):
         self.client = grpcclient.InferenceServerClient(GRPC)
 

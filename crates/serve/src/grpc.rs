@@ -5,6 +5,7 @@
 use crate::{
     EXTENSIONS, Service,
     call::{Record, Routed, Spent},
+    classes,
     index::Entry,
     record::Protocol,
 };
@@ -276,11 +277,13 @@ impl Service {
         record.model = target.model;
         let routed =
             record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
-        let request = decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;
+        let (request, classes) =
+            decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();
-        let response = Self::run(routed, request).await?;
+        let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
+        classes::apply(&mut response, &classes, routed.upstream.info())?;
         let (message, bytes_out) = encode::response(routed.upstream.info(), &record.id, &response)?;
         let done = Instant::now();
         let spent = Spent {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod classes;
 mod grpc;
 mod http;
 mod index;
@@ -23,4 +24,5 @@ pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
 /// Extensions of the protocol that are offered, as `/v2` lists them.
-pub const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configuration", "parameters", "statistics"];
+pub const EXTENSIONS: [&str; 5] =
+    ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"];

@@ -44,6 +44,8 @@ pub(crate) struct TensorParameters {
     pub(crate) binary_size: Option<usize>,
     /// Whether this output is binary.
     pub(crate) binary: Option<bool>,
+    /// As how many classes this output is wanted; 0 means as it is.
+    pub(crate) classes: usize,
 }
 
 fn unsupported(what: impl Into<String>, hint: &str) -> InferError {
@@ -111,12 +113,10 @@ impl TensorParameters {
             ("binary_data_size", _) => return Err(wrong(name, "a number of bytes")),
             ("binary_data", Value::Bool(binary)) => self.binary = Some(*binary),
             ("binary_data", _) => return Err(wrong(name, "true or false")),
-            ("classification", Value::Whole(0)) => (),
-            ("classification", _) => {
-                let what =
-                    format!("parameter 'classification' of output '{tensor}' is not offered by this version");
-                return Err(unsupported(what, "ask for the scores and sort them in the client"));
+            ("classification", Value::Whole(classes)) => {
+                self.classes = usize::try_from(*classes).map_err(|_| wrong(name, "a number of classes"))?;
             }
+            ("classification", _) => return Err(wrong(name, "a number of classes")),
             ("shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset", _) => {
                 let what =
                     format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");

@@ -10,7 +10,7 @@ use xebec_e2e::{
 };
 
 /// The checks of `triton_client.py`: one that is not run is not passed.
-const CHECKS: &str = "26";
+const CHECKS: &str = "28";
 
 fn python(script: &str, server: &Server) -> Command {
     let mut command = Command::new(clients_python().unwrap());

@@ -3,6 +3,7 @@
 //! Invariant: what is made is bounded by the message's own size and by [`MOST_TENSORS`], whatever it says.
 use super::fields::{Content, Fields, malformed, varints};
 use crate::{
+    classes::Classes,
     parameters::{MOST_AXES, MOST_TENSORS, RequestParameters, TensorParameters, Value, too_many},
     tensor::{each_once, intern, typed},
 };
@@ -59,8 +60,9 @@ pub(super) fn request(
     info: &ModelInfo,
     received: Instant,
     id: &mut String,
-) -> Result<InferRequest, InferError> {
+) -> Result<(InferRequest, Classes), InferError> {
     let mut parameters = RequestParameters::default();
+    let mut classes = Classes::new();
     let mut inputs = Vec::with_capacity(info.inputs.len());
     let mut outputs = Vec::new();
     let mut raw: Vec<&[u8]> = Vec::new();
@@ -70,14 +72,21 @@ pub(super) fn request(
             3 => content.text()?.clone_into(id),
             4 => parameter(content.bytes()?, |name, value| parameters.take(name, value))?,
             5 => bounded(&mut inputs, "inputs", input(content.bytes()?)?)?,
-            6 => bounded(&mut outputs, "outputs", output(content.bytes()?)?)?,
+            6 => {
+                let (name, wanted) = output(content.bytes()?)?;
+                if wanted > 0 {
+                    classes.push((name.clone(), wanted));
+                }
+                bounded(&mut outputs, "outputs", name)?;
+            }
             7 => bounded(&mut raw, "raw_input_contents", content.bytes()?)?,
             _ => (),
         }
     }
     each_once(&outputs)?;
     let inputs = tensors(message, inputs, &raw, info)?;
-    Ok(InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received })
+    let request = InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received };
+    Ok((request, classes))
 }
 
 fn bounded<T>(list: &mut Vec<T>, what: &str, item: T) -> Result<(), InferError> {
@@ -127,17 +136,18 @@ fn axes(shape: &mut Vec<i64>, content: Content<'_>) -> Result<(), InferError> {
     }
 }
 
-fn output(bytes: &[u8]) -> Result<String, InferError> {
-    let mut name = "";
+/// Name, and as how many classes it is wanted.
+fn output(bytes: &[u8]) -> Result<(String, usize), InferError> {
+    let (mut name, mut parameters) = ("", TensorParameters::default());
     let mut fields = Fields(bytes);
     while let Some((number, content)) = fields.next()? {
         match number {
             1 => name = content.text()?,
-            2 => tensor_parameter(name, content.bytes()?)?,
+            2 => parameter(content.bytes()?, |key, value| parameters.take(name, key, value))?,
             _ => (),
         }
     }
-    Ok(name.to_owned())
+    Ok((name.to_owned(), parameters.classes))
 }
 
 fn tensor_parameter(tensor: &str, entry: &[u8]) -> Result<(), InferError> {

@@ -6,6 +6,7 @@ use super::{
 use crate::{
     Service,
     call::{Record, Spent},
+    classes,
     grpc::rows,
     record::Protocol,
     tensor::json_out,
@@ -75,8 +76,9 @@ impl Service {
         body.count(own).map_err(unreadable)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         let decoded = Instant::now();
-        let response = Self::run(routed, parsed.request).await?;
+        let mut response = Self::run(routed, parsed.request).await?;
         let answered = Instant::now();
+        classes::apply(&mut response, &parsed.classes, info)?;
         let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary)?;
         let mut response_http = match split {
             Some(json_length) => answer::with_tensors(json_length, bytes),

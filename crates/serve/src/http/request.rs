@@ -3,7 +3,10 @@
 //! Numbers go from the text straight into the tensor. Data that stands before its datatype or shape is kept as text and
 //! parsed when both are known. Invariants: binary tensors stay views on the body; no more elements are made than the
 //! shape says.
-use crate::tensor::{Binary, each_once, intern, json_in};
+use crate::{
+    classes::Classes,
+    tensor::{Binary, each_once, intern, json_in},
+};
 use bytes::Bytes;
 use head::{Data, HeadSeed, Input};
 use reading::Reading;
@@ -22,6 +25,7 @@ mod tests;
 pub(super) struct Parsed {
     pub(super) request: InferRequest,
     pub(super) binary: Binary,
+    pub(super) classes: Classes,
 }
 
 /// Parses a body whose first `json_length` bytes are JSON. The request's own mark is left in `id` also if what
@@ -55,11 +59,13 @@ pub(super) fn parse(
     let by_output =
         head.outputs.iter().filter_map(|output| Some((output.name.clone(), output.parameters.binary?)));
     let binary = Binary { default: head.parameters.binary_output, by_output: by_output.collect() };
+    let classes = head.outputs.iter().filter(|output| output.parameters.classes > 0);
+    let classes = classes.map(|output| (output.name.clone(), output.parameters.classes)).collect();
     let outputs: Vec<String> = head.outputs.into_iter().map(|output| output.name).collect();
     each_once(&outputs)?;
     let request =
         InferRequest { id: id.clone(), inputs, outputs, timeout: head.parameters.timeout, received };
-    Ok(Parsed { request, binary })
+    Ok(Parsed { request, binary, classes })
 }
 
 fn tensor(

@@ -108,7 +108,7 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
     assert_eq!((metadata.name.as_str(), metadata.version.as_str()), ("triton", "1.2.3"));
     assert_eq!(
         metadata.extensions,
-        ["binary_tensor_data", "model_configuration", "parameters", "statistics"]
+        ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"]
     );
     let (message, ..) = call(&mut client, &format!("{SERVICE}/ServerReady"), &()).await;
     assert!(ServerReadyResponse::decode(message).unwrap().ready);

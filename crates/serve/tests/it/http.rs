@@ -8,7 +8,7 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     let want: serde_json::Value = serde_json::json!({
         "name": "triton", "version": "1.2.3",
-        "extensions": ["binary_tensor_data", "model_configuration", "parameters", "statistics"],
+        "extensions": ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},
     });
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want);

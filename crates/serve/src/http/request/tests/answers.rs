@@ -10,8 +10,14 @@ fn requested_outputs_and_their_form_are_read() {
     assert_eq!(parsed.request.outputs, ["y", "z"]);
     assert_eq!(parsed.request.timeout, Some(std::time::Duration::from_micros(5)));
     assert_eq!((parsed.binary.wants("y"), parsed.binary.wants("z")), (false, true));
-    let refused = refusal(r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}}]}"#);
-    assert!(refused.contains("classification"), "{refused}");
+    let text = r#"{"inputs":[],"outputs":[{"name":"y","parameters":{"classification":3}},{"name":"z","parameters":{"classification":0}}]}"#;
+    assert_eq!(parse_json(text).unwrap().classes, [("y".to_owned(), 3)]);
+    for wrong in ["-1", "1.5", "true", "\"3\""] {
+        let text = format!(
+            r#"{{"inputs":[],"outputs":[{{"name":"y","parameters":{{"classification":{wrong}}}}}]}}"#
+        );
+        assert!(refusal(&text).contains("parameter 'classification' must be a number of classes"), "{wrong}");
+    }
 }
 
 fn answer(datatype: Datatype, shape: Vec<i64>, data: Vec<u8>) -> Result<String, String> {
