@@ -309,12 +309,14 @@ fn the_binary_extension_is_checked_to_the_byte() {
     };
     let whole = [json.as_bytes(), &[0; 16]].concat();
     assert_eq!(call(&length, &whole).0, 200);
+    assert_eq!(call("0", &[0; 16]), (200, String::new()));
     for (length, body, status, words) in [
         ("100000", whole.as_slice(), 400, "is 100000, but the body has"),
         ("-1", &whole, 400, "is not a number of bytes"),
         ("+105", &whole, 400, "is not a number of bytes"),
         ("abc", &whole, 400, "is not a number of bytes"),
-        ("0", &whole, 501, "raw binary requests"),
+        ("0", &whole, 400, "input 'x'"),
+        ("0", b"", 400, "input 'x'"),
         (length.as_str(), &whole[..whole.len() - 1], 400, "binary_data_size 16, but only 15 bytes are left"),
         (
             length.as_str(),

@@ -68,7 +68,10 @@ impl Service {
         let json_length = json_length(&head.headers, body.len())?;
         let info = routed.upstream.info();
         let depth = self.0.settings.max_json_depth;
-        let parsed = request::parse(&body, json_length, info, depth, received, &mut record.id)?;
+        let parsed = match json_length {
+            Some(length) => request::parse(&body, length, info, depth, received, &mut record.id)?,
+            None => request::raw(&body, info, received)?,
+        };
         // Tensors of JSON are memory of their own; binary ones are views on the body.
         let whole = body.as_ptr_range();
         let inputs = parsed.request.inputs.iter().map(|tensor| &tensor.data);
@@ -163,9 +166,9 @@ fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError>
     })
 }
 
-/// Where the JSON ends and binary tensors begin.
-fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
-    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(body) };
+/// Where the JSON ends and binary tensors begin; `None` for a raw binary request, which has no JSON.
+fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, InferError> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(Some(body)) };
     let text = value.to_str().unwrap_or_default();
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let length: usize = digits.and_then(|text| text.parse().ok()).ok_or_else(|| {
@@ -175,11 +178,7 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
         ))
     })?;
     if length == 0 {
-        return Err(InferError::Unsupported {
-            what: "raw binary requests (Inference-Header-Content-Length: 0) are not offered by this version"
-                .into(),
-            hint: Some("send a JSON header that names the input, its shape and its datatype".into()),
-        });
+        return Ok(None);
     }
     if length > body {
         return Err(InferError::invalid_hint(
@@ -187,7 +186,7 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<usize, InferError> {
             "it is the size of the JSON at the body's start",
         ));
     }
-    Ok(length)
+    Ok(Some(length))
 }
 
 /// Compresses the answer if the caller takes it so.

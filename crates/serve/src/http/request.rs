@@ -11,7 +11,7 @@ use bytes::Bytes;
 use head::{Data, HeadSeed, Input};
 use reading::Reading;
 use serde::de::DeserializeSeed;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 use xebec_core::{Datatype, InferError, InferRequest, ModelInfo, Tensor};
 
 mod head;
@@ -66,6 +66,71 @@ pub(super) fn parse(
     let request =
         InferRequest { id: id.clone(), inputs, outputs, timeout: head.parameters.timeout, received };
     Ok(Parsed { request, binary, classes })
+}
+
+/// Takes a body as the only input of a model: one row of it, with as many elements along a free axis as there are.
+/// For BYTES the body is the one element. All outputs are wanted, as binary tensors.
+///
+/// # Source
+/// Triton Inference Server, "Binary Tensor Data Extension", raw binary request.
+pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<Parsed, InferError> {
+    let [input] = info.inputs.as_slice() else {
+        let (inputs, model) = (info.inputs.len(), &info.name);
+        return Err(InferError::invalid_hint(
+            format!(
+                "Raw request must only have 1 input (found 1) to be deduced but got {inputs} inputs in '{model}' model configuration"
+            ),
+            "send a JSON header that names the inputs",
+        ));
+    };
+    let name = &input.name;
+    let mut shape = input.shape.clone();
+    if let (Some(rows), true) = (shape.first_mut(), info.max_batch_size > 0) {
+        *rows = 1;
+    }
+    let data = match input.datatype.size_bytes() {
+        None => {
+            shape.iter_mut().filter(|extent| **extent == -1).for_each(|extent| *extent = 1);
+            let length = u32::try_from(body.len()).ok().filter(|_| shape.iter().all(|extent| *extent == 1));
+            let Some(length) = length else {
+                return Err(InferError::invalid_hint(
+                    format!("For BYTES datatype raw input '{name}', the model must have input shape [1]"),
+                    "send a JSON header that names the shape",
+                ));
+            };
+            [&length.to_le_bytes(), body.as_ref()].concat().into()
+        }
+        Some(size) => {
+            stretch(name, &mut shape, size, body.len())?;
+            body.clone()
+        }
+    };
+    let inputs = vec![Tensor { name: Arc::clone(name), datatype: input.datatype, shape, data }];
+    let request = InferRequest { id: String::new(), inputs, outputs: Vec::new(), timeout: None, received };
+    let binary = Binary { default: true, by_output: Vec::new() };
+    Ok(Parsed { request, binary, classes: Classes::new() })
+}
+
+/// Gives the free axis of `shape`, if there is one, the extent at which the tensor has `bytes` bytes.
+fn stretch(name: &str, shape: &mut [i64], size: usize, bytes: usize) -> Result<(), InferError> {
+    let known = shape.iter().filter(|extent| **extent != -1);
+    let known = known.filter_map(|extent| usize::try_from(*extent).ok()).try_fold(size, usize::checked_mul);
+    let mut free = shape.iter_mut().filter(|extent| **extent == -1);
+    let Some(axis) = free.next() else { return Ok(()) };
+    if free.next().is_some() {
+        return Err(InferError::invalid_hint(
+            format!(
+                "The shape of Raw input '{name}' can not be deduced because there are more than one variable-sized dimension"
+            ),
+            "send a JSON header that names the shape",
+        ));
+    }
+    let extent = known.filter(|known| *known > 0 && bytes.is_multiple_of(*known)).map(|known| bytes / known);
+    *axis = extent.and_then(|extent| i64::try_from(extent).ok()).ok_or_else(|| {
+        let step = known.unwrap_or(usize::MAX);
+        InferError::invalid(format!("raw input '{name}' has {bytes} bytes, which is no multiple of {step}"))
+    })?;
+    Ok(())
 }
 
 fn tensor(

@@ -36,6 +36,51 @@ fn refusal(body: &str) -> String {
 }
 
 #[test]
+fn a_raw_body_is_one_row_of_the_only_input() {
+    let with = |datatype, shape: &[i64], max_batch_size| {
+        let input = TensorInfo { name: "x".into(), datatype, shape: shape.to_vec() };
+        ModelInfo { max_batch_size, inputs: vec![input], ..info() }
+    };
+    let body = Bytes::from_static(b"123456789012");
+    let parse = |info: &ModelInfo| {
+        let parsed = raw(&body, info, Instant::now()).map_err(|error| error.to_string())?;
+        assert!(parsed.binary.wants("y") && parsed.request.outputs.is_empty());
+        let tensor = parsed.request.inputs.into_iter().next().unwrap();
+        Ok::<_, String>((tensor.shape, tensor.data))
+    };
+    for (shape, batch, want) in [
+        (&[-1, 3][..], 8, &[1, 3][..]),
+        (&[-1, -1], 8, &[1, 3]),
+        (&[-1, 1, -1], 8, &[1, 1, 3]),
+        (&[-1, 3], 0, &[1, 3]),
+        (&[3], 0, &[3]),
+        // Not as many bytes as it must have: the model's own check says so.
+        (&[4], 0, &[4]),
+    ] {
+        assert_eq!(
+            parse(&with(Datatype::Fp32, shape, batch)),
+            Ok((want.to_vec(), body.clone())),
+            "{shape:?}"
+        );
+    }
+    let (shape, data) = parse(&with(Datatype::Bytes, &[-1, 1], 8)).unwrap();
+    assert_eq!((shape, &data[..]), (vec![1, 1], &b"\x0c\0\0\x00123456789012"[..]));
+    for (info, words) in [
+        (with(Datatype::Fp32, &[-1, -1], 0), "more than one variable-sized dimension"),
+        (with(Datatype::Fp32, &[-1, -1, 5], 8), "raw input 'x' has 12 bytes, which is no multiple of 20"),
+        (with(Datatype::Fp32, &[-1, 0], 0), "no multiple of 0"),
+        (with(Datatype::Fp32, &[-1, i64::MAX], 0), "no multiple of"),
+        (
+            with(Datatype::Bytes, &[-1, 2], 8),
+            "For BYTES datatype raw input 'x', the model must have input shape [1]",
+        ),
+        (ModelInfo { inputs: Vec::new(), ..info() }, "but got 0 inputs in 'm' model configuration"),
+    ] {
+        assert!(parse(&info).unwrap_err().contains(words), "{words}");
+    }
+}
+
+#[test]
 fn arrays_flat_or_nested_and_keys_in_any_order_give_the_same_tensor() {
     let want: Bytes = [1.0f32, 2.5, -3.0, 4e-3].map(f32::to_le_bytes).concat().into();
     for body in [
