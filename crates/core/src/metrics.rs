@@ -7,7 +7,7 @@ use crate::{TenantId, Timings, error::FailureReason};
 use std::{
     sync::OnceLock,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 pub mod names;
@@ -51,6 +51,34 @@ impl Gauge {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The last time of something. It costs no look at the clock: who sets it has one.
+#[derive(Debug, Default)]
+pub struct Moment(AtomicU64);
+
+impl Moment {
+    fn base() -> Instant {
+        static BASE: OnceLock<Instant> = OnceLock::new();
+        // Before any time that is set: a time before the first look would count as that look.
+        *BASE.get_or_init(Instant::now)
+    }
+
+    /// It happened at `at`.
+    pub fn set(&self, at: Instant) {
+        self.0.store(nanoseconds(at.saturating_duration_since(Self::base())).max(1), Relaxed);
+    }
+
+    /// Milliseconds since the epoch by the system's clock as it goes now; 0 if it never happened.
+    pub fn epoch_milliseconds(&self) -> u64 {
+        let at = self.0.load(Relaxed);
+        if at == 0 {
+            return 0;
+        }
+        let ago = Self::base().elapsed().saturating_sub(Duration::from_nanos(at));
+        let then = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().saturating_sub(ago);
+        u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Upper bounds of the buckets of every latency histogram, in microseconds; one more bucket takes the rest.
@@ -119,8 +147,8 @@ pub struct TenantMetrics {
     failure: [Counter; 4],
     /// Sum of the durations of failed requests, in nanoseconds.
     pub failed_ns: Counter,
-    /// When a request was last answered, in milliseconds since the epoch; 0 for never.
-    pub last_inference_ms: Gauge,
+    /// When a request was last answered.
+    pub last_answer: Moment,
     /// Rows run.
     pub rows: Counter,
     /// Sum of request durations, in nanoseconds.
@@ -171,11 +199,16 @@ impl TenantMetrics {
         self.failure.iter().map(Counter::get).sum()
     }
 
-    /// Records an answered request of `rows` rows whose whole way took `total`.
-    pub fn succeed(&self, rows: u64, timings: &Timings, decode: Duration, encode: Duration, total: Duration) {
+    /// Records a request of `rows` rows that was answered now, at `done`, and whose whole way took `total`.
+    pub fn succeed(
+        &self,
+        rows: u64,
+        timings: &Timings,
+        done: Instant,
+        (decode, encode, total): (Duration, Duration, Duration),
+    ) {
         self.success.add(1);
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        self.last_inference_ms.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+        self.last_answer.set(done);
         self.rows.add(rows);
         self.request_ns.add(nanoseconds(total));
         self.queue_ns.add(nanoseconds(timings.queue));
@@ -312,6 +345,18 @@ mod tests {
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
         assert!((histogram.sum_seconds() - 3_600.000_010_001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_moment_is_told_by_the_systems_clock() {
+        let moment = Moment::default();
+        assert_eq!(moment.epoch_milliseconds(), 0);
+        let now = || u64::try_from(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+        let before = now();
+        moment.set(Instant::now());
+        let (told, after) = (moment.epoch_milliseconds(), now());
+        // Two clocks are read one after the other.
+        assert!((before.saturating_sub(1000)..=after).contains(&told), "{before} {told} {after}");
     }
 
     #[test]

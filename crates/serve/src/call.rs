@@ -111,6 +111,7 @@ pub(crate) struct Record<'a> {
 /// Where the time of an answered call went.
 pub(crate) struct Spent {
     pub(crate) rows: u64,
+    pub(crate) done: Instant,
     pub(crate) timings: xebec_core::Timings,
     pub(crate) decode: Duration,
     pub(crate) encode: Duration,
@@ -137,7 +138,8 @@ impl<'a> Record<'a> {
         self.done = true;
         if let Some(Routed { permit, upstream }) = &self.routed {
             let tenant = upstream.metrics().tenant(permit.tenant());
-            tenant.succeed(spent.rows, &spent.timings, spent.decode, spent.encode, spent.total);
+            let durations = (spent.decode, spent.encode, spent.total);
+            tenant.succeed(spent.rows, &spent.timings, spent.done, durations);
         }
         self.log(200, bytes_out, None);
     }

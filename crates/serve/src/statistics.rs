@@ -68,7 +68,7 @@ fn of(routed: &Routed) -> ModelStatistics {
     ModelStatistics {
         name: info.name.to_string(),
         version: info.version.to_string(),
-        last_inference: u64::try_from(tenant.last_inference_ms.get()).unwrap_or(0),
+        last_inference: tenant.last_answer.epoch_milliseconds(),
         inference_count: tenant.rows.get(),
         execution_count: metrics.executions.get(),
         inference_stats: Some(InferStatistics {

@@ -91,6 +91,7 @@ impl Service {
         let done = Instant::now();
         let spent = Spent {
             rows,
+            done,
             timings: response.timings,
             decode: decoded - received,
             encode: done - answered,
