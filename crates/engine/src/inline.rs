@@ -93,10 +93,10 @@ impl Inline {
                 pending.leave(why);
             }
             let Step::Run(batch) = step else { return };
-            let rows = batch.iter().map(|pending| u64::from(pending.rows)).sum();
-            self.facts.metrics.pending.add(-i64::try_from(batch.len()).unwrap_or(0));
+            let rows = batch.rows();
+            self.facts.metrics.pending.add(-i64::try_from(batch.jobs.len()).unwrap_or(0));
             // A panic of ours drops the batch, whose callers are told; the lane goes on.
-            let _ = catch_unwind(AssertUnwindSafe(|| lane.runner.run(batch)));
+            let _ = catch_unwind(AssertUnwindSafe(|| lane.runner.run(batch.jobs)));
             lane.queue.finish(rows);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Dropping the [`Pool`] drains it: what waits is run, then the threads end. Not here: who is next (`queue`).
 use crate::{
-    queue::{Asker, Job, Queue, Rules, Step},
+    queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
 };
@@ -123,15 +123,17 @@ impl Shared {
     fn serve(&self, runner: &mut Runner) {
         let mut asker = Asker::Idle;
         while let Some(batch) = self.next(asker) {
-            let rows = batch.iter().map(|pending| u64::from(pending.rows)).sum();
-            let row_bytes = batch.first().map_or(0, Job::row_bytes);
+            let (rows, limit) = (batch.rows(), batch.limit);
+            let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
             let began = Instant::now();
             // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
             // told, and the instance goes on: without it the model would wait for ever.
-            let _ = catch_unwind(AssertUnwindSafe(|| runner.run(batch)));
+            let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
             let mut state = self.lock();
             state.queue.finish(rows);
-            state.queue.learn(row_bytes, rows, began.elapsed());
+            if went_well {
+                state.queue.learn(row_bytes, limit, rows, began.elapsed());
+            }
             drop(state);
             asker = Asker::Busy;
         }
@@ -157,7 +159,7 @@ impl Shared {
     }
 
     /// Waits for a batch; `None` when it is time to end.
-    fn next(&self, mut asker: Asker) -> Option<Vec<Pending>> {
+    fn next(&self, mut asker: Asker) -> Option<Batch<Pending>> {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
@@ -166,7 +168,7 @@ impl Shared {
             let step = state.queue.next(now, why);
             state = match step {
                 Step::Run(batch) => {
-                    self.facts.metrics.pending.add(-i64::try_from(batch.len()).unwrap_or(0));
+                    self.facts.metrics.pending.add(-i64::try_from(batch.jobs.len()).unwrap_or(0));
                     if state.idle > 0 && !state.queue.is_empty() {
                         self.idle.notify_one();
                     }

@@ -26,7 +26,7 @@ const TOLERANCE: f64 = 1.02;
 const SIZES: usize = 16;
 const CLASSES: usize = 32;
 
-/// What runs took, by bytes of a row and rows of a run.
+/// What runs took, by bytes of a row and rows that a run might have.
 #[derive(Debug)]
 pub(crate) struct Pace {
     classes: [Option<Box<Class>>; CLASSES],
@@ -34,7 +34,7 @@ pub(crate) struct Pace {
 
 #[derive(Debug, Default)]
 struct Class {
-    /// By the binary logarithm of the rows.
+    /// By the binary logarithm of the limit.
     sizes: [Cell; SIZES],
     runs: u64,
 }
@@ -50,15 +50,16 @@ impl Pace {
         Self { classes: [const { None }; CLASSES] }
     }
 
-    /// A run of `rows` rows with `row_bytes` bytes of input each is over.
-    pub(crate) fn learn(&mut self, row_bytes: u64, rows: u64, took: Duration) {
+    /// A run that might have had `limit` rows, and had `rows` with `row_bytes` bytes of input each, is over. It counts for the
+    /// limit: requests of several rows may leave room in it, also each time.
+    pub(crate) fn learn(&mut self, row_bytes: u64, limit: u64, rows: u64, took: Duration) {
         if rows == 0 {
             return;
         }
         let Some(class) = self.classes.get_mut(logarithm(row_bytes, CLASSES)) else { return };
         let class = class.get_or_insert_default();
         class.runs += 1;
-        let Some(cell) = class.sizes.get_mut(logarithm(rows, SIZES)) else { return };
+        let Some(cell) = class.sizes.get_mut(logarithm(limit, SIZES)) else { return };
         cell.runs = cell.runs.saturating_add(1);
         #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
         let seconds = took.as_secs_f64() / rows as f64;

@@ -72,11 +72,27 @@ pub(crate) enum Asker {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<T> {
     /// Run these together, and then say [`Queue::finish`].
-    Run(Vec<T>),
+    Run(Batch<T>),
     /// Ask again then, or when something arrives.
     WaitUntil(Instant),
     /// Nothing waits.
     Empty,
+}
+
+/// Requests that share a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Batch<T> {
+    /// At least one; the oldest first.
+    pub(crate) jobs: Vec<T>,
+    /// Rows for which there was room; a single request may have more.
+    pub(crate) limit: u64,
+}
+
+impl<T: Job> Batch<T> {
+    /// Rows of all requests.
+    pub(crate) fn rows(&self) -> u64 {
+        self.jobs.iter().map(|job| u64::from(job.rows())).sum()
+    }
 }
 
 /// Why a request left the queue without a run.
@@ -148,7 +164,8 @@ impl<T: Job> Queue<T> {
         if asker == Asker::Busy && until > now && !self.has_full_batch() {
             return Step::WaitUntil(until);
         }
-        Step::Run(self.take_batch())
+        let limit = self.room(oldest);
+        Step::Run(self.take_batch(limit))
     }
 
     /// A run of `rows` rows is over.
@@ -156,9 +173,9 @@ impl<T: Job> Queue<T> {
         self.running_rows = self.running_rows.saturating_sub(rows);
     }
 
-    /// What a run took, of rows with so many bytes of input each.
-    pub(crate) fn learn(&mut self, row_bytes: u64, rows: u64, took: Duration) {
-        self.pace.learn(row_bytes, rows, took);
+    /// What a run took that went well, of rows with so many bytes of input each.
+    pub(crate) fn learn(&mut self, row_bytes: u64, limit: u64, rows: u64, took: Duration) {
+        self.pace.learn(row_bytes, limit, rows, took);
     }
 
     /// Whether somebody left without a run since the last call of [`Self::take_left`].
@@ -223,11 +240,9 @@ impl<T: Job> Queue<T> {
         rows >= self.fast_together(oldest, u64::from(self.rules.max_rows)) || !oldest.mixes_with(oldest)
     }
 
-    fn take_batch(&mut self) -> Vec<T> {
-        let Some(room) = self.waiting.front().map(|oldest| self.room(oldest)) else { return Vec::new() };
-        let Some(oldest) = self.remove(0) else { return Vec::new() };
-        let mut rows = u64::from(oldest.rows());
-        let mut batch = vec![oldest];
+    fn take_batch(&mut self, limit: u64) -> Batch<T> {
+        let mut batch: Vec<T> = self.remove(0).into_iter().collect();
+        let mut rows: u64 = batch.iter().map(|oldest| u64::from(oldest.rows())).sum();
         let mut index = 0;
         while let (Some(job), Some(oldest)) = (self.waiting.get(index), batch.first()) {
             if !job.mixes_with(oldest) {
@@ -235,7 +250,7 @@ impl<T: Job> Queue<T> {
                 continue;
             }
             // Not skipped for a smaller one behind it: requests that mix keep their order.
-            if rows + u64::from(job.rows()) > room {
+            if rows + u64::from(job.rows()) > limit {
                 break;
             }
             let Some(job) = self.remove(index) else { break };
@@ -243,6 +258,6 @@ impl<T: Job> Queue<T> {
             batch.push(job);
         }
         self.running_rows += rows;
-        batch
+        Batch { jobs: batch, limit }
     }
 }

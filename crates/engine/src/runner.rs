@@ -69,9 +69,11 @@ impl Runner {
     }
 
     /// Runs a batch and answers everybody in it.
-    pub(crate) fn run(&mut self, batch: Vec<Pending>) {
+    pub(crate) fn run(&mut self, batch: Vec<Pending>) -> bool {
         let started = Instant::now();
-        match self.attempt(&batch) {
+        let outcome = self.attempt(&batch);
+        let went_well = outcome.is_ok();
+        match outcome {
             Ok(outcome) => {
                 for (pending, mut response) in batch.into_iter().zip(outcome) {
                     response.timings.queue = started.saturating_duration_since(pending.arrived);
@@ -84,6 +86,7 @@ impl Runner {
                 batch.into_iter().for_each(|pending| pending.answer(Err(error.clone())));
             }
         }
+        went_well
     }
 
     /// Runs a request of a batch that failed by itself, if anybody still waits for it.
@@ -94,7 +97,7 @@ impl Runner {
         if pending.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return pending.leave(Left::Expired);
         }
-        self.run(vec![pending]);
+        let _ = self.run(vec![pending]);
     }
 
     fn attempt(&mut self, batch: &[Pending]) -> Result<Vec<InferResponse>, Failure> {

@@ -2,7 +2,6 @@
 //!
 //! # Source
 //! Triton Inference Server, "Classification Extension". Values are written as C++'s `std::to_string` writes them.
-use std::cmp::Ordering;
 use xebec_core::{Datatype, InferError, InferResponse, ModelInfo, Tensor};
 
 #[cfg(test)]
@@ -29,6 +28,23 @@ pub(crate) fn apply(
     Ok(())
 }
 
+/// Refuses what [`apply`] would, before anything is run.
+pub(crate) fn check(classes: &Classes, info: &ModelInfo) -> Result<(), InferError> {
+    let known = |name: &str| info.outputs.iter().find(|output| *output.name == *name);
+    let mut known = classes.iter().filter_map(|(name, _)| known(name));
+    known.try_for_each(|output| refuse_unordered(&output.name, output.datatype))
+}
+
+fn refuse_unordered(name: &str, datatype: Datatype) -> Result<(), InferError> {
+    if !matches!(datatype, Datatype::Bool | Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes) {
+        return Ok(());
+    }
+    Err(InferError::invalid_hint(
+        format!("class result not available for output '{name}' due to unsupported type '{datatype}'"),
+        "leave out its parameter 'classification'",
+    ))
+}
+
 fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), InferError> {
     let data = &tensor.data;
     let element = tensor.datatype.size_bytes().unwrap_or(1);
@@ -38,9 +54,12 @@ fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), Inf
     };
     let in_row = (data.len() / element).checked_div(rows).unwrap_or(0);
     let most = wanted.min(in_row);
+    refuse_unordered(&tensor.name, tensor.datatype)?;
+    // Rows without elements may be as many as a model says.
+    let filled = if most == 0 { 0 } else { rows };
     let mut out = Vec::new();
     let row_bytes = in_row * element;
-    let each = (0..rows).map(|row| data.get(row * row_bytes..(row + 1) * row_bytes).unwrap_or_default());
+    let each = (0..filled).map(|row| data.get(row * row_bytes..(row + 1) * row_bytes).unwrap_or_default());
     for row in each {
         match tensor.datatype {
             Datatype::Uint8 => write(&mut out, row, most, u8::from_le_bytes, |value| value.to_string()),
@@ -53,15 +72,7 @@ fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), Inf
             Datatype::Int64 => write(&mut out, row, most, i64::from_le_bytes, |value| value.to_string()),
             Datatype::Fp32 => write(&mut out, row, most, f32::from_le_bytes, |value| real(value.into())),
             Datatype::Fp64 => write(&mut out, row, most, f64::from_le_bytes, real),
-            Datatype::Bool | Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => {
-                return Err(InferError::invalid_hint(
-                    format!(
-                        "class result not available for output '{}' due to unsupported type '{}'",
-                        tensor.name, tensor.datatype
-                    ),
-                    "leave out its parameter 'classification'",
-                ));
-            }
+            Datatype::Bool | Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => (),
         }
     }
     tensor.shape = if batched { vec![extent(rows), extent(most)] } else { vec![extent(most)] };
@@ -86,18 +97,22 @@ fn write<const N: usize, T: PartialOrd + Copy>(
     read: impl Fn([u8; N]) -> T,
     text: impl Fn(T) -> String,
 ) {
-    let mut values: Vec<(usize, T)> =
-        row.as_chunks().0.iter().map(|bytes| read(*bytes)).enumerate().collect();
     let order = |a: &(usize, T), b: &(usize, T)| {
         let nan = |value: T| value.partial_cmp(&value).is_none();
         let largest_first = b.1.partial_cmp(&a.1).unwrap_or_else(|| nan(a.1).cmp(&nan(b.1)));
         largest_first.then_with(|| a.0.cmp(&b.0))
     };
-    if (1..values.len()).contains(&most) {
-        values.select_nth_unstable_by(most - 1, order);
+    // Never more than twice what is wanted is kept, however long the row is.
+    let mut values: Vec<(usize, T)> = Vec::new();
+    for one in row.as_chunks().0.iter().map(|bytes| read(*bytes)).enumerate() {
+        values.push(one);
+        if values.len() == 2 * most {
+            values.select_nth_unstable_by(most - 1, order);
+            values.truncate(most);
+        }
     }
+    values.sort_unstable_by(order);
     values.truncate(most);
-    values.sort_unstable_by(|a, b| -> Ordering { order(a, b) });
     for (index, value) in values {
         let element = format!("{}:{index}", text(value));
         // A number and an index are shorter than 4 GiB.

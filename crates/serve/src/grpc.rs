@@ -281,6 +281,7 @@ impl Service {
             decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();
+        classes::check(&classes, routed.upstream.info())?;
         let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
         classes::apply(&mut response, &classes, routed.upstream.info())?;

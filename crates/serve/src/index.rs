@@ -32,7 +32,7 @@ impl From<ModelRow> for Entry {
 }
 
 impl Service {
-    /// All models, or the ready ones.
+    /// All models that the caller may read, or the ready ones of them.
     ///
     /// # Errors
     /// The caller may not, or names a repository: there is one, and it has no name.
@@ -50,6 +50,7 @@ impl Service {
             });
         }
         let rows = self.0.router.models().into_iter().filter(|row| !ready || row.state == ModelState::Ready);
-        Ok(rows.map(Entry::from).collect())
+        let mine = |row: &ModelRow| self.admit(principal, Verb::ReadModel, Some(&row.name)).is_ok();
+        Ok(rows.filter(mine).map(Entry::from).collect())
     }
 }

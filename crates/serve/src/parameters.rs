@@ -14,6 +14,10 @@ pub(crate) const MOST_PARAMETERS: usize = 256;
 /// Most extents of a shape.
 pub(crate) const MOST_AXES: usize = 256;
 
+/// Most classes of an output: what is sorted and written as text is bounded by it.
+const MOST_CLASSES: usize = 4096;
+const CLASSES: &str = "a number of classes, at most 4096";
+
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
@@ -114,9 +118,10 @@ impl TensorParameters {
             ("binary_data", Value::Bool(binary)) => self.binary = Some(*binary),
             ("binary_data", _) => return Err(wrong(name, "true or false")),
             ("classification", Value::Whole(classes)) => {
-                self.classes = usize::try_from(*classes).map_err(|_| wrong(name, "a number of classes"))?;
+                let classes = usize::try_from(*classes).ok().filter(|classes| *classes <= MOST_CLASSES);
+                self.classes = classes.ok_or_else(|| wrong(name, CLASSES))?;
             }
-            ("classification", _) => return Err(wrong(name, "a number of classes")),
+            ("classification", _) => return Err(wrong(name, CLASSES)),
             ("shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset", _) => {
                 let what =
                     format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");

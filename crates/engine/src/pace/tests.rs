@@ -3,10 +3,23 @@ use proptest::prelude::*;
 
 /// Runs what is proposed `runs` times; time of a row in a run of so many rows by `cost`. The sizes that were run.
 fn serve(pace: &mut Pace, row_bytes: u64, room: u64, runs: usize, cost: impl Fn(u64) -> f64) -> Vec<u64> {
+    serve_by(1, pace, row_bytes, room, runs, cost)
+}
+
+/// The same with requests of `each` rows.
+fn serve_by(
+    each: u64,
+    pace: &mut Pace,
+    row_bytes: u64,
+    room: u64,
+    runs: usize,
+    cost: impl Fn(u64) -> f64,
+) -> Vec<u64> {
     let run = |_| {
-        let rows = pace.rows(row_bytes, room);
+        let limit = pace.rows(row_bytes, room);
+        let rows = (limit / each * each).max(each);
         #[expect(clippy::cast_precision_loss, reason = "small")]
-        pace.learn(row_bytes, rows, Duration::from_secs_f64(cost(rows) * rows as f64));
+        pace.learn(row_bytes, limit, rows, Duration::from_secs_f64(cost(rows) * rows as f64));
         rows
     };
     (0..runs).map(run).collect()
@@ -47,6 +60,14 @@ fn the_size_with_the_fastest_rows_is_found_and_kept() {
 }
 
 #[test]
+fn requests_of_several_rows_never_leave_it_at_a_size_that_they_cannot_fill() {
+    for each in [3, 5, 6, 7, 9, 33] {
+        let sizes = serve_by(each, &mut Pace::new(), 256, 30, 640, weights);
+        assert_eq!(most_frequent(&sizes[20..]), (30 / each * each).max(each), "requests of {each} rows");
+    }
+}
+
+#[test]
 fn a_machine_that_changes_is_noticed() {
     let mut pace = Pace::new();
     serve(&mut pace, 256, 64, 200, caches);
@@ -63,7 +84,7 @@ proptest! {
     ) {
         let mut pace = Pace::new();
         for (bytes, rows, micros) in runs {
-            pace.learn(bytes, rows, Duration::from_micros(micros.into()));
+            pace.learn(bytes, rows, rows, Duration::from_micros(micros.into()));
             let rows = pace.rows(row_bytes, room);
             prop_assert!((1..=room).contains(&rows));
         }

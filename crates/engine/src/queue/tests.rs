@@ -45,7 +45,7 @@ fn rules(max_rows: u32, max_delay: Duration, max_queue: usize, instances: u32) -
 
 fn numbers(step: Step<Fake>) -> Vec<usize> {
     match step {
-        Step::Run(batch) => batch.iter().map(|job| job.number).collect(),
+        Step::Run(batch) => batch.jobs.iter().map(|job| job.number).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -158,10 +158,11 @@ proptest! {
                 Event::Ask { idle } => {
                     let asker = if idle { Asker::Idle } else { Asker::Busy };
                     match queue.next(now, asker) {
-                        Step::Run(batch) => {
+                        Step::Run(Batch { jobs: batch, limit }) => {
                             let rows: u32 = batch.iter().map(|job| job.rows).sum();
+                            prop_assert!(batch.len() == 1 || u64::from(rows) <= limit);
                             prop_assert!(!batch.is_empty() && (batch.len() == 1 || rows <= max_rows));
-                            running.push(u64::from(rows));
+                            running.push((limit, u64::from(rows)));
                             for job in &batch {
                                 prop_assert!(batch.len() == 1 || job.mixes_with(&batch[0]));
                                 prop_assert!(!job.gone && job.deadline.is_none_or(|deadline| deadline > now));
@@ -176,9 +177,9 @@ proptest! {
                     }
                 }
                 Event::Finish => {
-                    if let Some(rows) = running.pop() {
+                    if let Some((limit, rows)) = running.pop() {
                         queue.finish(rows);
-                        queue.learn(rows % 3, rows, MS * u32::try_from(number % 7).unwrap());
+                        queue.learn(rows % 3, limit, rows, MS * u32::try_from(number % 7).unwrap());
                     }
                 }
                 Event::Tick(ms) => now += MS * u32::try_from(ms).unwrap(),
@@ -192,7 +193,7 @@ proptest! {
             }
         }
         while let Step::Run(batch) = queue.next(now, Asker::Idle) {
-            batch.iter().for_each(|job| settle(job.number, &mut settled));
+            batch.jobs.iter().for_each(|job| settle(job.number, &mut settled));
         }
         queue.take_left().iter().for_each(|(job, _)| settle(job.number, &mut settled));
         prop_assert_eq!(accepted, settled, "lost or invented");

@@ -58,3 +58,13 @@ fn empty_outputs_have_no_classes_and_odd_types_are_named() {
     let refused = top(Datatype::Fp16, &[1, 1], vec![0, 0], 1, 8).unwrap_err();
     assert_eq!(refused, "class result not available for output 'y' due to unsupported type 'FP16'");
 }
+
+#[test]
+fn a_long_row_gives_the_same_classes_as_all_of_it_sorted() {
+    let values: Vec<u32> = (0..10_000_u32).map(|at| at.wrapping_mul(2_654_435_761) % 5_000).collect();
+    let mut sorted: Vec<(usize, u32)> = values.iter().copied().enumerate().collect();
+    sorted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    let want: Vec<String> = sorted.iter().take(7).map(|(at, value)| format!("{value}:{at}")).collect();
+    let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    assert_eq!(top(Datatype::Uint32, &[10_000], data, 7, 0), Ok((vec![7], want)));
+}

@@ -79,6 +79,7 @@ impl Service {
         body.count(own).map_err(unreadable)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         let decoded = Instant::now();
+        classes::check(&parsed.classes, info)?;
         let mut response = Self::run(routed, parsed.request).await?;
         let answered = Instant::now();
         classes::apply(&mut response, &parsed.classes, info)?;

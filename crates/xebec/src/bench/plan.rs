@@ -119,15 +119,18 @@ impl Plan {
         Some(due)
     }
 
-    /// Sleeps, with all of the thread, until the first tick after `due`; what came meanwhile is read at once then.
+    /// Sleeps, with all of the thread, until the first tick after `due`; what came meanwhile is read once a tick.
     /// Waking for each answer would cost a server on the same machine more than the answer.
     async fn sleep_until_tick(&self, due: Instant) {
         let whole = (due - self.started).as_nanos().div_ceil(TICK.as_nanos());
         let tick = self.started + TICK.saturating_mul(u32::try_from(whole).unwrap_or(u32::MAX));
-        let left = tick.saturating_duration_since(Instant::now());
-        if !left.is_zero() {
+        loop {
+            let left = tick.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
             #[expect(clippy::disallowed_methods, reason = "to keep the thread is what is wanted")]
-            std::thread::sleep(left);
+            std::thread::sleep(left.min(TICK));
             tokio::task::yield_now().await;
         }
     }

@@ -248,11 +248,15 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
     let bytes = message.encode_to_vec().into();
     let (_, classes) = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap();
     assert_eq!(classes, [("y".to_owned(), 3)]);
-    for choice in [ParameterChoice::Int64Param(-1), ParameterChoice::StringParam("3".into())] {
+    for choice in [
+        ParameterChoice::Int64Param(-1),
+        ParameterChoice::Int64Param(4097),
+        ParameterChoice::StringParam("3".into()),
+    ] {
         let parameters = [("classification".to_owned(), parameter(choice))].into();
         let outputs = vec![InferRequestedOutputTensor { name: "y".into(), parameters }];
         let error = decode(&ModelInferRequest { outputs, ..ModelInferRequest::default() }).unwrap_err();
-        assert_eq!(error.to_string(), "parameter 'classification' must be a number of classes");
+        assert_eq!(error.to_string(), "parameter 'classification' must be a number of classes, at most 4096");
     }
 }
 
