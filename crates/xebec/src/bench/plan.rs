@@ -18,7 +18,7 @@ use tokio::{sync::Mutex, task::LocalSet};
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// What was due before the end of an open loop is sent if it is late by no more: that is the timer, not a backlog.
-const END_SLACK: Duration = Duration::from_millis(5);
+const END_SLACK: Duration = Duration::from_millis(20);
 
 /// How often a coarse open loop sends and reads.
 const TICK: Duration = Duration::from_millis(2);
