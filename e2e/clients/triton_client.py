@@ -76,14 +76,14 @@ class Checks(unittest.TestCase):
 
 
 class Http(Checks):
+    def setUp(self):
+        self.client = httpclient.InferenceServerClient(HTTP, concurrency=4)
+
     def test_classification(self):
         for binary in (True, False):
             wanted = [httpclient.InferRequestedOutput("OUTPUT0", binary_data=binary, class_count=3)]
             result = self.client.infer("simple", http_inputs(binary), outputs=wanted)
             self.assert_classes(result)
-
-    def setUp(self):
-        self.client = httpclient.InferenceServerClient(HTTP, concurrency=4)
 
     def tearDown(self):
         self.client.close()
@@ -225,12 +225,12 @@ class HttpAio(unittest.IsolatedAsyncioTestCase):
 
 
 class Grpc(Checks):
+    def setUp(self):
+        self.client = grpcclient.InferenceServerClient(GRPC)
+
     def test_classification(self):
         wanted = [grpcclient.InferRequestedOutput("OUTPUT0", class_count=3)]
         self.assert_classes(self.client.infer("simple", grpc_inputs(), outputs=wanted))
-
-    def setUp(self):
-        self.client = grpcclient.InferenceServerClient(GRPC)
 
     def tearDown(self):
         self.client.close()

@@ -60,7 +60,7 @@ pub struct Moment(AtomicU64);
 impl Moment {
     fn base() -> Instant {
         static BASE: OnceLock<Instant> = OnceLock::new();
-        // Before any time that is set: a time before the first look would count as that look.
+        // The first time that is set may lie just before it and then counts as it: microseconds.
         *BASE.get_or_init(Instant::now)
     }
 

@@ -68,7 +68,7 @@ impl Runner {
         Self { facts, model, session, stream }
     }
 
-    /// Runs a batch and answers everybody in it.
+    /// Runs a batch and answers everybody in it; whether the batch ran as a whole.
     pub(crate) fn run(&mut self, batch: Vec<Pending>) -> bool {
         let started = Instant::now();
         let outcome = self.attempt(&batch);
