@@ -106,6 +106,9 @@ pub struct Resources {
     /// Runs at the same time; by the number of cores if absent.
     #[serde(default)]
     pub instances: Option<u32>,
+    /// Threads that runs share, in a pool of the model's own; by the objective if absent.
+    #[serde(default)]
+    pub threads: Option<u32>,
     /// What to optimise for; the server's default if absent.
     #[serde(default)]
     pub objective: Option<Objective>,

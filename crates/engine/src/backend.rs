@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub provider: Provider,
     /// One thread a run, or all cores on one run.
     pub objective: Objective,
+    /// Threads that runs of this model share among them, in a pool of its own; by the objective if `None`.
+    pub threads: Option<u32>,
 }
 
 /// A loaded graph.

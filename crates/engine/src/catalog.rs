@@ -190,7 +190,8 @@ impl Catalog {
         graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
         let mut plan = complete::plan(candidate, version, &graph, &self.settings.defaults)?;
         plan.observer.clone_from(&self.settings.observer);
-        let options = LoadOptions { provider: candidate.resources.provider, objective: plan.objective };
+        let provider = candidate.resources.provider;
+        let options = LoadOptions { provider, objective: plan.objective, threads: plan.threads };
         let model = self.backend.load(path, &graph, options)?;
         // The parsed file is as large as the model: it goes before warm-up makes its own memory.
         drop(graph);

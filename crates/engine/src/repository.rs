@@ -21,6 +21,9 @@ pub mod config;
 #[cfg(test)]
 mod tests;
 
+/// Most threads of one model's runs.
+const MOST_THREADS: u32 = 1024;
+
 /// A model that can be tried to load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -283,6 +286,13 @@ impl Candidate {
         }
         if service.spec.replicas == 0 {
             return Err(fault("replicas is 0, so nothing would serve; write 1 or leave it out".into()));
+        }
+        if let Some(threads) =
+            service.spec.resources.threads.filter(|threads| !(1..=MOST_THREADS).contains(threads))
+        {
+            return Err(fault(format!(
+                "resources.threads is {threads}; write a number from 1 to {MOST_THREADS}"
+            )));
         }
         if service.spec.replicas > 1 {
             tracing::info!(model = %name, replicas = service.spec.replicas, "one process serves all replicas here");

@@ -51,6 +51,8 @@ pub struct Plan {
     pub cores: u32,
     /// What its threads are arranged for.
     pub objective: Objective,
+    /// Threads that its runs share; by the objective if `None`.
+    pub threads: Option<u32>,
     /// A run that takes less is not worth waking a thread for: it is run inline.
     pub inline_below: Duration,
     /// Told of every run.
@@ -93,8 +95,8 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, mut config, mut batching, instances, cores, objective, inline_below, observer } =
-            plan;
+        let Plan { info, mut config, mut batching, instances, cores, objective, .. } = plan;
+        let Plan { threads, inline_below, observer, .. } = plan;
         let metrics = Arc::new(ModelMetrics::default());
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
         let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
@@ -109,6 +111,7 @@ impl Served {
         }
         let tiny = objective == Objective::Throughput
             && instances.is_none()
+            && threads.is_none_or(|threads| threads == 1)
             && has_one_size(&facts.info)
             && measured.one_row.is_some_and(|run| run < inline_below);
         let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };

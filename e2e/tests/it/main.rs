@@ -12,5 +12,6 @@ mod limits;
 mod metrics;
 mod operation;
 mod rpc;
+mod threads;
 mod triton_client;
 mod wire;

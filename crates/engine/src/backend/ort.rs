@@ -101,13 +101,18 @@ fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result
     let text = |error: ort::Error<SessionBuilder>| error.to_string();
     let builder = Session::builder(environment).map_err(|error| error.to_string())?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
-    let mut builder = match options.objective {
-        Objective::Throughput => {
+    let own_pool = match (options.threads, options.objective) {
+        (Some(threads), _) => Some(usize::try_from(threads).unwrap_or(1).max(1)),
+        (None, Objective::Throughput) => Some(1),
+        (None, Objective::Latency) => None,
+    };
+    let mut builder = match own_pool {
+        Some(threads) => {
             let builder = builder.with_independent_thread_pool().map_err(text)?;
-            let builder = builder.with_intra_threads(1).map_err(text)?;
+            let builder = builder.with_intra_threads(threads).map_err(text)?;
             builder.with_inter_threads(1).map_err(text)?
         }
-        Objective::Latency => builder,
+        None => builder,
     };
     builder.commit_from_file(path).map_err(|error| error.to_string())
 }

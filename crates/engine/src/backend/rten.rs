@@ -56,9 +56,10 @@ impl Backend for RtenBackend {
         };
         let inputs = signature.inputs.iter().map(find).collect::<Result<_, _>>()?;
         let outputs = signature.outputs.iter().map(find).collect::<Result<_, _>>()?;
-        let threads = match options.objective {
-            Objective::Throughput => 1,
-            Objective::Latency => std::thread::available_parallelism().map_or(1, usize::from),
+        let threads = match (options.threads, options.objective) {
+            (Some(threads), _) => usize::try_from(threads).unwrap_or(1).max(1),
+            (None, Objective::Throughput) => 1,
+            (None, Objective::Latency) => std::thread::available_parallelism().map_or(1, usize::from),
         };
         Ok(Arc::new(RtenModel(Arc::new(Shared { model, signature, inputs, outputs, threads }))))
     }

@@ -85,6 +85,7 @@ pub fn plan(
         instances,
         cores: defaults.cores,
         objective,
+        threads: candidate.resources.threads,
         inline_below: defaults.inline_below,
         observer: None,
     })

@@ -199,4 +199,9 @@ fn a_service_names_a_local_file_and_what_a_laptop_lacks_is_refused() {
     let mut none = service("models/m.onnx");
     none.spec.replicas = 0;
     assert!(from(&none).unwrap_err().contains("replicas is 0"));
+    let mut threads = service("models/m.onnx");
+    for (number, fits) in [(1, true), (1024, true), (0, false), (1025, false)] {
+        threads.spec.resources.threads = Some(number);
+        assert_eq!(from(&threads).is_ok(), fits, "{number}");
+    }
 }

@@ -200,6 +200,7 @@ fn plan(extent: i64, batching: Batching) -> Plan {
         instances: None,
         cores: 1,
         objective: Objective::Throughput,
+        threads: None,
         inline_below: Duration::from_micros(100),
         observer: None,
     }
@@ -399,14 +400,16 @@ fn a_tiny_model_is_inline_only_if_its_rows_have_one_size_and_nobody_asked_for_in
         let (door, slow) = (None, Duration::ZERO);
         Arc::new(Fake { door, extra_rows: 0, slow, panics_over_zeros: false, signature })
     };
-    let is_inline = |extent, instances| {
+    let is_inline = |extent, instances, threads| {
         let mut plan = plan(extent, BATCHING);
-        plan.instances = instances;
+        (plan.instances, plan.threads) = (instances, threads);
         Served::start(model(), plan).unwrap().is_inline()
     };
-    assert!(is_inline(1, None));
-    assert!(!is_inline(-1, None));
-    assert!(!is_inline(1, Some(1)));
+    assert!(is_inline(1, None, None));
+    assert!(is_inline(1, None, Some(1)));
+    assert!(!is_inline(-1, None, None));
+    assert!(!is_inline(1, Some(1), None));
+    assert!(!is_inline(1, None, Some(2)));
 }
 
 #[test]
