@@ -82,7 +82,7 @@ $(TOOLS)/bin/cargo-deny:
 $(TOOLS)/bin/cargo-machete:
 	cargo install --quiet --locked --root $(TOOLS) cargo-machete@$(CARGO_MACHETE_VERSION)
 
-generate: ## Rust from proto/*.proto
+generate: ## Rust from proto/*.proto, and docs/reference/config.md
 	cargo run --quiet --package xebec-e2e --bin generate
 
 clean: ## build output; the cache of peers stays

@@ -6,6 +6,8 @@ use prost::Message as _;
 use prost_build::Config;
 use std::path::{Path, PathBuf};
 
+mod reference;
+
 /// One generated file.
 #[derive(Debug)]
 pub struct Generated {
@@ -19,6 +21,7 @@ const CONFIG: &str = "crates/core/src/model_config/generated.rs";
 const DESCRIPTOR: &str = "crates/core/src/model_config/descriptor.bin";
 const SERVICE: &str = "crates/net/src/wire/inference.rs";
 const HEALTH: &str = "crates/net/src/wire/health.rs";
+const REFERENCE: &str = "docs/reference/config.md";
 const ONNX: &str = "crates/engine/src/onnx/generated.rs";
 
 /// The repository's root, from this crate's place in it.
@@ -38,6 +41,7 @@ pub fn all() -> anyhow::Result<Vec<Generated>> {
         rust(SERVICE, "inference", &mut with_config_from_core(&config), &descriptors("grpc_service.proto")?)?,
         rust(HEALTH, "grpc.health.v1", &mut settings(), &descriptors("health.proto")?)?,
         rust(ONNX, "onnx", &mut settings(), &descriptors("onnx.proto")?)?,
+        Generated { path: REFERENCE, content: reference::page()?.into() },
     ])
 }
 

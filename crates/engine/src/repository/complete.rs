@@ -18,6 +18,9 @@ use xebec_core::{
     resource::Objective,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What the server's flags say where a model does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::repository::config::parse;
+use crate::repository::config::{fields, parse};
 use xebec_core::resource::{Metadata, ModelSource};
 
 fn write(root: &Path, path: &str, text: &str) {
@@ -144,6 +144,39 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         "optimization",
     ] {
         assert!(refusal.contains(field), "{field} is missing in: {refusal}");
+    }
+}
+
+#[test]
+fn every_field_of_the_schema_has_a_verdict_and_every_row_a_field() {
+    let leaves = fields::leaves(&config::schema().unwrap());
+    let without: Vec<_> = leaves.iter().filter(|(_, row)| row.is_none()).collect();
+    assert!(without.is_empty(), "{without:?}");
+    for field in fields::FIELDS {
+        let speaks = leaves.iter().any(|(_, row)| row.is_some_and(|row| row.path == field.path));
+        assert!(speaks, "{} speaks for no field", field.path);
+    }
+}
+
+#[test]
+fn a_name_that_is_nearly_one_of_the_schema_is_told() {
+    for (text, meant) in [
+        ("max_batchsize: 8", "did you mean 'max_batch_size'?"),
+        ("input { name: \"x\" data_type: TYPE_FLOAT32 }", "did you mean 'TYPE_FP32'?"),
+        ("instance_group { kind: KIND_CPUS }", "did you mean 'KIND_CPU'?"),
+        ("dynamic_batching { preferred_batch_sizes: [ 1 ] }", "did you mean 'preferred_batch_size'?"),
+    ] {
+        let said = parse(text).unwrap_err();
+        assert!(said.contains(meant), "{text}: {said}");
+    }
+    assert!(!parse("utterly_different: 8").unwrap_err().contains("did you mean"));
+}
+
+#[test]
+fn a_preferred_batch_size_is_between_1_and_the_largest() {
+    for (size, fits) in [(0, false), (1, true), (8, true), (9, false)] {
+        let text = format!("max_batch_size: 8 dynamic_batching {{ preferred_batch_size: [ {size} ] }}");
+        assert_eq!(parse(&text).is_ok(), fits, "{size}");
     }
 }
 

@@ -1,0 +1,232 @@
+//! Every field of `config.pbtxt`, and what becomes of it: one table for the parser, the docs and the tests.
+//!
+//! A row speaks for its path and for all below it that have no row of their own; `path VALUE` speaks for one value of an
+//! enum or a bool. To honour what is refused, turn its `refused` into `honoured`, with the name of the test that shows it.
+//! Invariant: every field of the schema has a verdict, and every test that is named exists (both tested).
+use Verdict::{Honoured, Refused};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+/// What becomes of a field that is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does what the text says.
+    Honoured {
+        /** The test that shows it. */
+        test: &'static str,
+    },
+    /// The configuration is refused; the text says why and what to do instead.
+    Refused,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Names joined by dots, perhaps with a value behind a blank.
+    pub path: &'static str,
+    /// What it means here, or the reason and the way out.
+    pub text: &'static str,
+    /// Which of the two.
+    pub verdict: Verdict,
+}
+
+const fn honoured(path: &'static str, text: &'static str, test: &'static str) -> Field {
+    Field { path, text, verdict: Honoured { test } }
+}
+
+const fn refused(path: &'static str, text: &'static str) -> Field {
+    Field { path, text, verdict: Refused }
+}
+
+/// The table, in the order of the schema.
+pub const FIELDS: &[Field] = &[
+    honoured("name", "must be the folder's name, if given", "a_config_of_another_model_is_refused"),
+    honoured("platform", "`onnxruntime_onnx` or `onnx`", "everything_that_is_not_honoured_is_named_at_once"),
+    honoured("backend", "`onnxruntime` or `onnx`", "everything_that_is_not_honoured_is_named_at_once"),
+    refused(
+        "runtime",
+        "it names a library of a backend, and xebec has its engine built in; name ONNX Runtime's with --onnxruntime-library",
+    ),
+    honoured(
+        "version_policy",
+        "which versions are served; the latest one if not given",
+        "version_policies_choose_and_a_missing_version_is_named",
+    ),
+    honoured(
+        "max_batch_size",
+        "most rows of a request; 0 means no batch axis",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    honoured(
+        "input.name",
+        "an input of the graph",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    honoured(
+        "input.data_type",
+        "must be the graph's",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    refused("input.format", "the graph alone knows the meaning of its axes; leave it out"),
+    honoured(
+        "input.dims",
+        "must fit the graph; without the batch axis where max_batch_size is above 0; may narrow a free extent",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    refused("input.reshape", "give the dims of the graph and reshape in the client"),
+    refused("input.is_shape_tensor", "shape tensors are TensorRT's; leave it out"),
+    refused("input.allow_ragged_batch", "pad in the client; requests of different shape are run apart"),
+    refused("input.optional", "every input is required; make a default an initializer of the graph"),
+    refused("input.is_non_linear_format_io", "non-linear formats are TensorRT's; leave it out"),
+    honoured(
+        "output.name",
+        "an output of the graph",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    honoured(
+        "output.data_type",
+        "must be the graph's",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    honoured(
+        "output.dims",
+        "as of an input",
+        "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
+    ),
+    refused("output.reshape", "give the dims of the graph and reshape in the client"),
+    refused("output.label_filename", "classes are told by their index; leave it out"),
+    refused("output.is_shape_tensor", "shape tensors are TensorRT's; leave it out"),
+    refused("output.is_non_linear_format_io", "non-linear formats are TensorRT's; leave it out"),
+    refused("batch_input", "pad in the client; requests of different shape are run apart"),
+    refused("batch_output", "pad in the client; requests of different shape are run apart"),
+    refused("optimization", "the graph is optimised in full by itself; leave it out"),
+    honoured(
+        "dynamic_batching",
+        "requests of different callers share runs",
+        "a_config_without_dynamic_batching_runs_every_request_alone",
+    ),
+    honoured(
+        "dynamic_batching.preferred_batch_size",
+        "the largest is the most rows of a run",
+        "a_preferred_batch_size_is_between_1_and_the_largest",
+    ),
+    honoured(
+        "dynamic_batching.max_queue_delay_microseconds",
+        "how long a busy instance waits for company",
+        "an_idle_instance_never_waits_and_a_busy_one_waits_for_company",
+    ),
+    refused("dynamic_batching.preserve_ordering", "answers go out as they are ready; leave it out"),
+    refused("dynamic_batching.priority_levels", "requests are run in order of arrival; leave it out"),
+    refused("dynamic_batching.default_priority_level", "requests are run in order of arrival; leave it out"),
+    refused("dynamic_batching.priority_queue_policy", "requests are run in order of arrival; leave it out"),
+    honoured(
+        "dynamic_batching.default_queue_policy.timeout_action",
+        "`REJECT`",
+        "everything_that_is_not_honoured_is_named_at_once",
+    ),
+    refused(
+        "dynamic_batching.default_queue_policy.timeout_action DELAY",
+        "a request that waited too long is refused; write REJECT",
+    ),
+    honoured(
+        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
+        "longest wait of a request; 0 means none",
+        "a_request_that_has_waited_too_long_is_told_so_and_never_runs",
+    ),
+    honoured(
+        "dynamic_batching.default_queue_policy.allow_timeout_override",
+        "whether a request's own `timeout` counts; it may shorten the wait, never lengthen it",
+        "a_policy_without_override_ignores_what_a_request_asks_for",
+    ),
+    honoured(
+        "dynamic_batching.default_queue_policy.max_queue_size",
+        "most requests that wait; 0 means the server's default",
+        "a_full_queue_refuses_with_its_limit_and_the_server_goes_on",
+    ),
+    refused("sequence_batching", "stateful models are not served; keep the state in the client"),
+    refused("ensemble_scheduling", "call the models one after another from the client"),
+    honoured("instance_group.name", "has no meaning here", "a_config_in_tritons_usual_spelling_parses"),
+    honoured(
+        "instance_group.count",
+        "runs side by side; counts of several groups are added up",
+        "a_config_in_tritons_usual_spelling_parses",
+    ),
+    honoured("instance_group.kind", "`KIND_CPU` or `KIND_AUTO`", "a_config_in_tritons_usual_spelling_parses"),
+    refused("instance_group.kind KIND_GPU", "models run on the CPU; write KIND_CPU"),
+    refused("instance_group.kind KIND_MODEL", "no backend decides by itself; write KIND_CPU"),
+    refused("instance_group", "only name, count and kind are honoured"),
+    refused("instance_group.gpus", "models run on the CPU; write kind: KIND_CPU"),
+    honoured(
+        "default_model_filename",
+        "a plain file name in the version's folder; `model.onnx` if not given",
+        "a_folder_without_a_version_says_where_the_file_belongs",
+    ),
+    refused("cc_model_filenames", "one file serves every machine; write default_model_filename"),
+    refused("metric_tags", "metrics have the labels of their list; leave it out"),
+    refused("parameters", "threads follow from the flags --objective and --instances; leave it out"),
+    refused("model_warmup", "every model is warmed up with zeros by itself; leave it out"),
+    refused(
+        "model_operations",
+        "a library of operators is native code that a repository must not bring in; export the model with ONNX's own operators",
+    ),
+    refused("model_transaction_policy", "one request has one answer; leave it out"),
+    refused(
+        "model_repository_agents",
+        "nothing is run over a repository at load; prepare the files before, and leave it out",
+    ),
+    refused("response_cache", "answers are not cached; leave it out"),
+    refused("model_metrics", "histograms have the buckets of their family; leave it out"),
+];
+
+/// The row that speaks for a path, or for one of its values.
+#[must_use]
+pub fn row(path: &str) -> Option<&'static Field> {
+    let speaks = |field: &&Field| {
+        path.strip_prefix(field.path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ' ']))
+    };
+    FIELDS.iter().filter(speaks).max_by_key(|field| field.path.len())
+}
+
+/// Whether rows speak for single fields below a path.
+pub(super) fn goes_on_below(path: &str) -> bool {
+    FIELDS.iter().any(|field| field.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// Every field of a message that holds no further fields or has a row of its own, and every such value, with its row.
+#[must_use]
+pub fn leaves(message: &MessageDescriptor) -> Vec<(String, Option<&'static Field>)> {
+    let mut all = Vec::new();
+    collect(message, "", &mut all);
+    all
+}
+
+fn collect(message: &MessageDescriptor, prefix: &str, all: &mut Vec<(String, Option<&'static Field>)>) {
+    // By number would be the schema's history; the table's order is the one people read.
+    for field in message.fields() {
+        let path = format!("{prefix}{}", field.name());
+        match inner(&field) {
+            Some(inner) if inner.fields().len() > 0 => {
+                let own = row(&path).filter(|row| row.path == path);
+                all.extend(own.map(|row| (path.clone(), Some(row))));
+                collect(&inner, &format!("{path}."), all);
+            }
+            _ => {
+                all.push((path.clone(), row(&path)));
+                let value_of =
+                    |known: &&Field| known.path.strip_prefix(&path).is_some_and(|rest| rest.starts_with(' '));
+                all.extend(FIELDS.iter().filter(value_of).map(|known| (known.path.to_owned(), Some(known))));
+            }
+        }
+    }
+}
+
+/// The message that a field holds, also in a map.
+fn inner(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    let Kind::Message(message) = field.kind() else { return None };
+    if !message.is_map_entry() {
+        return Some(message);
+    }
+    match message.map_entry_value_field().kind() {
+        Kind::Message(value) => Some(value),
+        _ => None,
+    }
+}
