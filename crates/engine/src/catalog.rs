@@ -164,7 +164,8 @@ impl Catalog {
         let started = Instant::now();
         let name = &candidate.name;
         // A panic of an engine over one file must not take the other models down.
-        let started_or_panicked = catch_unwind(AssertUnwindSafe(|| self.start(candidate, version)));
+        let started_or_panicked =
+            catch_unwind(AssertUnwindSafe(|| start(&*self.backend, candidate, version, &self.settings)));
         match started_or_panicked.unwrap_or(Err(CatalogError::Panic)) {
             Ok(served) => {
                 let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
@@ -181,23 +182,6 @@ impl Catalog {
         }
     }
 
-    fn start(&self, candidate: &Candidate, version: Version) -> Result<Served, CatalogError> {
-        let path = candidate.versions.get(&version).map(PathBuf::as_path).unwrap_or(Path::new(""));
-        let bytes =
-            std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
-        let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
-        let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
-        graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
-        let mut plan = complete::plan(candidate, version, &graph, &self.settings.defaults)?;
-        plan.observer.clone_from(&self.settings.observer);
-        let provider = candidate.resources.provider;
-        let options = LoadOptions { provider, objective: plan.objective, threads: plan.threads };
-        let model = self.backend.load(path, &graph, options)?;
-        // The parsed file is as large as the model: it goes before warm-up makes its own memory.
-        drop(graph);
-        Ok(Served::start(model, plan)?)
-    }
-
     fn set(&self, name: &ModelName, version: Option<Version>, state: State) {
         self.models.rcu(|models| {
             let mut models = Models::clone(models);
@@ -205,6 +189,31 @@ impl Catalog {
             models
         });
     }
+}
+
+/// Makes one version of a candidate ready. Tools that measure a model without a catalog begin here too.
+///
+/// # Errors
+/// Its file, its configuration or the engine's refusal.
+pub fn start(
+    backend: &dyn Backend,
+    candidate: &Candidate,
+    version: Version,
+    settings: &Settings,
+) -> Result<Served, CatalogError> {
+    let path = candidate.versions.get(&version).map(PathBuf::as_path).unwrap_or(Path::new(""));
+    let bytes = std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+    let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
+    let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
+    graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
+    let mut plan = complete::plan(candidate, version, &graph, &settings.defaults)?;
+    plan.observer.clone_from(&settings.observer);
+    let provider = candidate.resources.provider;
+    let options = LoadOptions { provider, objective: plan.objective, threads: plan.threads };
+    let model = backend.load(path, &graph, options)?;
+    // The parsed file is as large as the model: it goes before warm-up makes its own memory.
+    drop(graph);
+    Ok(Served::start(model, plan)?)
 }
 
 fn take<'a, T>(work: &Mutex<std::slice::Iter<'a, T>>) -> Option<&'a T> {

@@ -97,6 +97,12 @@ pub enum RepositoryError {
         /** The file's name. */
         file: String,
     },
+    /// It is no model at all.
+    #[error("{} is neither an .onnx file nor a model folder such as NAME/1/model.onnx", path.display())]
+    NoModel {
+        /** What was named. */
+        path: PathBuf,
+    },
     /// The version policy names a version that is not there.
     #[error("version_policy asks for version {version}, but {} has only {found}", folder.display())]
     MissingVersion {
@@ -150,6 +156,18 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
         }
     }
     Ok(scan)
+}
+
+/// The model that is an `.onnx` file or a folder in Triton's layout.
+///
+/// # Errors
+/// It is neither, or it cannot be tried.
+pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
+    let path = canonical(path)?;
+    let root = path.parent().unwrap_or(&path);
+    recognise(root, &path)
+        .ok_or_else(|| RepositoryError::NoModel { path: path.clone() })?
+        .and_then(|found| found.1)
 }
 
 type Found = (ModelName, Result<Candidate, RepositoryError>);

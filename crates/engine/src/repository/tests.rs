@@ -42,6 +42,19 @@ fn bare_files_and_tritons_layout_are_found_and_the_latest_version_is_kept() {
 }
 
 #[test]
+fn one_model_is_opened_by_its_file_or_its_folder_and_nothing_else_is_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "bare.onnx", "");
+    write(root, "tower/1/model.onnx", "");
+    write(root, "notes.txt", "");
+    let name = |path: &str| open(&root.join(path)).map(|candidate| candidate.name.to_string());
+    assert_eq!((name("bare.onnx").unwrap(), name("tower").unwrap()), ("bare".into(), "tower".into()));
+    assert!(name("notes.txt").unwrap_err().to_string().contains("neither an .onnx file nor a model folder"));
+    assert!(name("missing").unwrap_err().to_string().contains("cannot read"));
+}
+
+#[test]
 fn version_policies_choose_and_a_missing_version_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
