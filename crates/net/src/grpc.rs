@@ -21,7 +21,9 @@ use xebec_core::Principal;
 
 mod call;
 mod message;
+mod split;
 mod status;
+mod stream;
 
 /// How much a client may send ahead of being read, on one connection: enough for the largest message not to crawl.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;

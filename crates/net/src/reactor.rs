@@ -24,7 +24,7 @@ use std::{
     thread::JoinHandle,
     time::Instant,
 };
-use tokio::{net::TcpStream, runtime::LocalOptions};
+use tokio::{net::TcpStream, runtime::LocalOptions, sync::watch};
 use xebec_core::{
     Principal,
     metrics::{Counter, Gauge},
@@ -107,6 +107,8 @@ pub(crate) struct Core {
     ender: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
     conns: RefCell<Slab<(Rc<Conn>, bool)>>,
+    /// Whether the drain has begun, for calls that would stay open.
+    draining: watch::Sender<bool>,
 }
 
 impl fmt::Debug for Core {
@@ -294,7 +296,13 @@ impl Core {
             counters: Arc::clone(&shared.counters),
             clock: Rc::new(Cell::new(0)),
             conns: RefCell::new(Slab::new()),
+            draining: watch::Sender::new(false),
         })
+    }
+
+    /// Tells when the drain begins.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// Notes that a request is about to be submitted, so that this turn gets its end.
@@ -359,6 +367,7 @@ impl Core {
     fn sweep(&self) {
         self.clock.set(self.clock.get().wrapping_add(1));
         let draining = self.drain.is_draining();
+        self.draining.send_if_modified(|known| std::mem::replace(known, draining) != draining);
         for (_, (conn, _)) in self.conns.borrow().iter() {
             match conn.judge(&self.limits) {
                 // A head that has begun is a request that was read: it gets its answer first.

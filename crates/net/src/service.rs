@@ -6,7 +6,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
 use std::{future::Future, pin::Pin};
-use xebec_core::Principal;
+use xebec_core::{Code, Principal};
 
 /// Answers HTTP/1.1 requests.
 pub trait HttpService: 'static {
@@ -17,7 +17,7 @@ pub trait HttpService: 'static {
     fn call(&self, principal: &Principal, head: Parts, body: Body) -> impl Future<Output = Response<Bytes>>;
 }
 
-/// One call over gRPC, its single request message read whole.
+/// One call over gRPC with its request message read whole; of a call that takes many, with one of them.
 #[derive(Debug)]
 pub struct GrpcCall<'a> {
     /// Who calls.
@@ -53,6 +53,24 @@ pub trait GrpcService: 'static {
     /// # Cancel safety
     /// The future is dropped when the caller resets the stream or its deadline passes.
     fn call(&self, call: GrpcCall<'_>) -> impl Future<Output = Result<GrpcAnswer, GrpcStatus>>;
+
+    /// Whether the method of `path` takes many messages, each of which [`Self::begin`] answers.
+    fn takes_many(&self, path: &str) -> bool {
+        let _ = path;
+        false
+    }
+
+    /// Begins one message of a call that takes many. What is wrong with the message is for the answer to say.
+    ///
+    /// # Errors
+    /// The status with which the call ends, once what came before is answered: the message cannot be read at all.
+    ///
+    /// # Cancel safety
+    /// As of [`Self::call`].
+    fn begin<'c>(&'c self, call: GrpcCall<'c>) -> Result<impl Future<Output = GrpcMessage> + 'c, GrpcStatus> {
+        let message = format!("{} takes one message", call.path);
+        Err::<std::future::Ready<GrpcMessage>, _>(GrpcStatus { code: Code::Internal.grpc(), message })
+    }
 }
 
 /// The answer to a call.

@@ -9,6 +9,8 @@ use crate::{
     index::Entry,
     record::Protocol,
 };
+use decode::Decoded;
+use encode::Form;
 use futures_util::stream;
 use prost::Message;
 use std::time::Instant;
@@ -34,8 +36,7 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 11] = [
-    "ModelStreamInfer",
+const NOT_OFFERED: [&str; 10] = [
     "RepositoryModelLoad",
     "RepositoryModelUnload",
     "SystemSharedMemoryStatus",
@@ -48,7 +49,7 @@ const NOT_OFFERED: [&str; 11] = [
     "LogSettings",
 ];
 
-const OFFERED: [&str; 9] = [
+const OFFERED: [&str; 10] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -58,6 +59,7 @@ const OFFERED: [&str; 9] = [
     "ModelStatistics",
     "RepositoryIndex",
     "ModelInfer",
+    "ModelStreamInfer",
 ];
 
 /// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
@@ -88,7 +90,7 @@ fn method(path: &str) -> Option<(&str, &str)> {
 
 impl GrpcService for Service {
     fn peek(&self, principal: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
-        if !path.ends_with("/ModelInfer") {
+        if method(path) != Some((SERVICE, "ModelInfer")) {
             return Ok(());
         }
         // A model whose name stands behind the tensors is judged once the message is there.
@@ -122,6 +124,16 @@ impl GrpcService for Service {
             None => return Err(GrpcStatus { code: Code::Unsupported.grpc(), message: "no method".into() }),
         };
         Ok(GrpcAnswer::One(answer))
+    }
+
+    fn takes_many(&self, path: &str) -> bool {
+        method(path) == Some((SERVICE, "ModelStreamInfer"))
+    }
+
+    fn begin<'c>(&'c self, call: GrpcCall<'c>) -> Result<impl Future<Output = GrpcMessage> + 'c, GrpcStatus> {
+        // What does not even name a model leaves no answer to give, nor trust in what follows.
+        decode::peek(&call.message).map_err(|error| status(&error, ""))?;
+        Ok(async move { self.model_stream_infer(&call).await })
     }
 }
 
@@ -252,17 +264,32 @@ impl Service {
     }
 
     async fn model_infer(&self, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+        self.infer_and_record(call, Form::Unary).await.map_err(|(status, _)| status)
+    }
+
+    /// One message of a stream. What is wrong with it is told in the answer, and the stream goes on.
+    async fn model_stream_infer(&self, call: &GrpcCall<'_>) -> GrpcMessage {
+        let outcome = self.infer_and_record(call, Form::Streamed).await;
+        outcome.unwrap_or_else(|(status, id)| encode::failure(&id, status.message))
+    }
+
+    /// The answer, or the status and the request's own mark.
+    async fn infer_and_record(
+        &self,
+        call: &GrpcCall<'_>,
+        form: Form,
+    ) -> Result<GrpcMessage, (GrpcStatus, String)> {
         let mut record = Record::new(self, call.principal, Protocol::Grpc);
         record.bytes_in = call.message.len();
-        match self.infer_over_grpc(call, &mut record).await {
+        match self.infer_over_grpc(call, form, &mut record).await {
             Ok((message, spent, bytes_out)) => {
                 record.succeed(&spent, bytes_out);
                 Ok(message)
             }
             Err(error) => {
-                let status = status(&error, &record.id);
+                let (status, id) = (status(&error, &record.id), record.id.clone());
                 record.fail(&error);
-                Err(status)
+                Err((status, id))
             }
         }
     }
@@ -270,6 +297,7 @@ impl Service {
     async fn infer_over_grpc<'c>(
         &self,
         call: &'c GrpcCall<'_>,
+        form: Form,
         record: &mut Record<'c>,
     ) -> Result<(GrpcMessage, Spent, usize), InferError> {
         let received = Instant::now();
@@ -277,15 +305,17 @@ impl Service {
         record.model = target.model;
         let routed =
             record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
-        let (request, classes) =
-            decode::request(&call.message, routed.upstream.info(), received, &mut record.id)?;
+        let info = routed.upstream.info();
+        let decoded = decode::request(&call.message, info, received, &mut record.id)?;
+        let Decoded { request, classes, final_response } = decoded;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();
-        classes::check(&classes, routed.upstream.info())?;
+        classes::check(&classes, info)?;
         let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
-        classes::apply(&mut response, &classes, routed.upstream.info())?;
-        let (message, bytes_out) = encode::response(routed.upstream.info(), &record.id, &response)?;
+        classes::apply(&mut response, &classes, info)?;
+        let last = form == Form::Streamed && final_response;
+        let (message, bytes_out) = encode::response(info, &record.id, &response, form, last)?;
         let done = Instant::now();
         let spent = Spent {
             rows,

@@ -39,6 +39,8 @@ pub(crate) struct RequestParameters {
     pub(crate) timeout: Option<Duration>,
     /// Whether outputs are binary unless they say otherwise.
     pub(crate) binary_output: bool,
+    /// Whether the last answer to a message of a stream is to say that it is.
+    pub(crate) final_response: bool,
 }
 
 /// Parameters of one input or requested output.
@@ -71,6 +73,8 @@ impl RequestParameters {
                     u64::try_from(*microseconds).map_err(|_| wrong(name, "a number of microseconds"))?;
                 self.timeout = (microseconds > 0).then(|| Duration::from_micros(microseconds));
             }
+            ("triton_enable_empty_final_response", Value::Bool(wanted)) => self.final_response = *wanted,
+            ("triton_enable_empty_final_response", _) => return Err(wrong(name, "true or false")),
             ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
             ("priority", Value::Whole(0)) => (),
             ("priority", _) => {

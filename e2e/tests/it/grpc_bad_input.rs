@@ -152,7 +152,6 @@ fn unknown_models_versions_and_methods_are_named() {
         }
         for (path, words) in [
             ("/inference.GRPCInferenceService/LogSettings", "LogSettings is not offered"),
-            ("/inference.GRPCInferenceService/ModelStreamInfer", "ModelStreamInfer is not offered"),
             ("/inference.GRPCInferenceService/RepositoryModelLoad", "RepositoryModelLoad is not offered"),
             ("/inference.GRPCInferenceService/Frobnicate", "Frobnicate"),
             ("/other.Service/ModelInfer", "/other.Service/ModelInfer"),

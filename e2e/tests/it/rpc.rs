@@ -2,7 +2,7 @@
 use crate::wire::BOUND;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{
-    RecvStream,
+    RecvStream, SendStream,
     client::{Builder, ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Request, Response};
@@ -12,6 +12,9 @@ use tokio::net::TcpStream;
 use xebec_net::wire::inference::{
     InferTensorContents, ModelInferRequest, ModelInferResponse, model_infer_request::InferInputTensor,
 };
+
+/// The method that infers as long as messages come.
+pub(crate) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// The method that infers.
 pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -123,6 +126,48 @@ pub(crate) async fn call(
     message: &impl Message,
 ) -> Result<Outcome, h2::Error> {
     finish(start(client, path, &[], framed(0, &message.encode_to_vec())).await?).await
+}
+
+/// A call of many messages, both ways open.
+pub(crate) struct Talk {
+    pub(crate) up: SendStream<Bytes>,
+    down: RecvStream,
+    left: BytesMut,
+}
+
+impl Talk {
+    pub(crate) async fn open(client: &SendRequest<Bytes>, path: &str) -> Self {
+        let mut client = client.clone().ready().await.unwrap();
+        let (response, up) = client.send_request(head(path, &[]), false).unwrap();
+        Self { up, down: response.await.unwrap().into_body(), left: BytesMut::new() }
+    }
+
+    pub(crate) fn say(&mut self, message: &impl Message) {
+        self.up.send_data(framed(0, &message.encode_to_vec()), false).unwrap();
+    }
+
+    /// The next answer, or nothing at the end.
+    pub(crate) async fn hear(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(([_, length @ ..], rest)) = self.left.split_first_chunk::<5>() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if rest.len() >= length {
+                    return Some(self.left.split_to(5 + length).freeze().slice(5..));
+                }
+            }
+            let piece = self.down.data().await?.unwrap();
+            self.down.flow_control().release_capacity(piece.len()).unwrap();
+            self.left.extend_from_slice(&piece);
+        }
+    }
+
+    /// The status and its words, where there are no more answers.
+    pub(crate) async fn end(&mut self) -> (u8, String) {
+        assert_eq!(self.hear().await, None);
+        let trailers = self.down.trailers().await.unwrap().unwrap();
+        let words = text(&trailers, "grpc-message").unwrap_or_default();
+        (text(&trailers, "grpc-status").unwrap().parse().unwrap(), words)
+    }
 }
 
 /// A request for `scaler` of one row.

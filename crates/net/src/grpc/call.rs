@@ -1,7 +1,9 @@
 //! One call: its head, its message, its answer.
 use super::{
     message,
+    split::Split,
     status::{self, deadline},
+    stream::{Call, End, converse},
 };
 use crate::{
     budget::Hold,
@@ -17,7 +19,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
 use xebec_core::{Code, Principal};
 
@@ -35,6 +37,10 @@ pub(super) async fn answer<S: GrpcService>(
         return;
     }
     let path = head.uri.path();
+    if service.takes_many(path) {
+        let call = Call { principal, path, metadata: &head.headers };
+        return answer_many(call, body, respond, service, core).await;
+    }
     let work = async {
         service.accept(path)?;
         let encoding = message::encoding(&head.headers)?;
@@ -58,6 +64,42 @@ pub(super) async fn answer<S: GrpcService>(
             let _ = respond.send_response(status::trailers_only(&refused), true);
         }
     }
+}
+
+/// Answers a stream of messages. The answer's head goes out at once: some clients wait for it before they send.
+async fn answer_many<S: GrpcService>(
+    call: Call<'_>,
+    body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    service: &S,
+    core: &Core,
+) {
+    let encoding = match service.accept(call.path).and_then(|()| message::encoding(call.metadata)) {
+        Ok(encoding) => encoding,
+        Err(refused) => {
+            let _ = respond.send_response(status::trailers_only(&refused), true);
+            return;
+        }
+    };
+    let Ok(mut stream) = respond.send_response(status::ok_head(), false) else { return };
+    let work = async {
+        let split = Split::new(&core.budget, core.limits, encoding);
+        let talk = pin!(converse(body, split, &mut stream, call, service, core));
+        match caught(talk).await {
+            Ok(End::Status(status)) => Ok(status.map_or(Ok(()), Err)),
+            Ok(End::Gone) => Err(()),
+            Err(_) => {
+                core.counters.panics.add(1);
+                Ok(Err(message::fail(Code::Internal, "internal error")))
+            }
+        }
+    };
+    let trailers = match deadline(call.metadata, work).await {
+        Ok(Ok(())) => status::ok_trailers(),
+        Ok(Err(status)) => status::trailers(&status),
+        Err(()) => return,
+    };
+    let _ = stream.send_trailers(trailers);
 }
 
 /// What is not gRPC at all is answered in HTTP.
@@ -124,22 +166,26 @@ async fn next_unless_reset(
 ) -> Option<GrpcMessage> {
     poll_fn(|cx| match messages.poll_next_unpin(cx) {
         Poll::Ready(message) => Poll::Ready(message),
-        Poll::Pending => match stream.poll_reset(cx) {
-            Poll::Ready(_) => {
-                stream.send_reset(Reason::CANCEL);
-                Poll::Ready(None)
-            }
-            Poll::Pending => Poll::Pending,
-        },
+        Poll::Pending if reset_of(stream, cx) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+/// Whether the caller has reset the stream; its task is woken when it does.
+pub(super) fn reset_of(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> bool {
+    let reset = stream.poll_reset(cx).is_ready();
+    if reset {
+        stream.send_reset(Reason::CANCEL);
+    }
+    reset
 }
 
 /// Sends a message as fast as the caller makes room for it; `None` if it is gone, or makes none for too long.
 ///
 /// An answer that waits for room counts like a request that waits: callers who never read are not a way to fill the
 /// memory.
-async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, core: &Core) -> Option<()> {
+pub(super) async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, core: &Core) -> Option<()> {
     stream.reserve_capacity(data.len());
     if stream.capacity() >= data.len() {
         return stream.send_data(data, false).ok();

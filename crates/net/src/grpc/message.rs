@@ -1,4 +1,4 @@
-//! The one request message of a call: length prefix, compression, limits, and the time it may take.
+//! The request message of a call: length prefix, compression, limits, and the time it may take.
 //!
 //! # Source
 //! gRPC over HTTP2, "Length-Prefixed-Message" and "Compression".
@@ -18,9 +18,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use xebec_core::Code;
 
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
-fn fail(code: Code, message: impl Into<String>) -> GrpcStatus {
+pub(super) fn fail(code: Code, message: impl Into<String>) -> GrpcStatus {
     GrpcStatus { code: code.grpc(), message: message.into() }
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn read(
     Ok((whole, hold))
 }
 
-fn push(gather: &mut Gather, frame: Bytes, limit: usize) -> Result<(), GrpcStatus> {
+pub(super) fn push(gather: &mut Gather, frame: Bytes, limit: usize) -> Result<(), GrpcStatus> {
     gather.push(frame).map_err(|excess| match excess {
         Excess::Bytes => too_large(limit),
         Excess::Pieces => {
@@ -85,12 +85,12 @@ fn push(gather: &mut Gather, frame: Bytes, limit: usize) -> Result<(), GrpcStatu
     })
 }
 
-fn no_room() -> GrpcStatus {
+pub(super) fn no_room() -> GrpcStatus {
     fail(Code::Unavailable, "the requests being read and waiting fill the memory for them; try again")
 }
 
 /// The length in the prefix, once the prefix is there.
-fn announced(data: &[u8], limit: usize) -> Result<Option<usize>, GrpcStatus> {
+pub(super) fn announced(data: &[u8], limit: usize) -> Result<Option<usize>, GrpcStatus> {
     let Some(([flag, length @ ..], _)) = data.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     if *flag > 1 {
         return Err(fail(Code::InvalidArgument, "the message's compression flag is neither 0 nor 1"));
@@ -109,28 +109,34 @@ fn too_large(limit: usize) -> GrpcStatus {
 }
 
 /// How long a message may stand still. A frame that is there already costs no timer.
-struct Pace {
+#[derive(Debug)]
+pub(super) struct Pace {
     limit: Duration,
     until: Option<Instant>,
     progress: usize,
 }
 
 impl Pace {
-    fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, until: None, progress: 0 }
     }
 
     /// When the stream is given up, if nothing more comes.
-    fn until(&mut self) -> Instant {
+    pub(super) fn until(&mut self) -> Instant {
         *self.until.get_or_insert_with(|| Instant::now() + self.limit)
     }
 
-    fn moved(&mut self, bytes: usize) {
+    pub(super) fn moved(&mut self, bytes: usize) {
         // A byte now and then is no progress.
         self.progress += bytes;
         if self.progress >= PROGRESS_BYTES {
             (self.until, self.progress) = (None, 0);
         }
+    }
+
+    /// The status of one that was given up.
+    pub(super) fn stood_still(&self) -> GrpcStatus {
+        fail(Code::Cancelled, format!("the message stood still for {} s", self.limit.as_secs_f32()))
     }
 }
 
@@ -164,15 +170,16 @@ impl Frames {
         }
         match tokio::time::timeout_at(self.pace.until(), self.body.data()).await {
             Ok(data) => data.transpose().map_err(ended),
-            Err(_) => {
-                let waited = self.pace.limit.as_secs_f32();
-                Err(fail(Code::Cancelled, format!("the message stood still for {waited} s")))
-            }
+            Err(_) => Err(self.pace.stood_still()),
         }
     }
 }
 
-fn decompress(message: &[u8], encoding: Option<Encoding>, limit: usize) -> Result<Bytes, GrpcStatus> {
+pub(super) fn decompress(
+    message: &[u8],
+    encoding: Option<Encoding>,
+    limit: usize,
+) -> Result<Bytes, GrpcStatus> {
     let Some(encoding) = encoding else {
         return Err(fail(Code::InvalidArgument, "the message is compressed but grpc-encoding is not set"));
     };

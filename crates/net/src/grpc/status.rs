@@ -28,14 +28,21 @@ pub(super) fn ok_trailers() -> HeaderMap {
     trailers
 }
 
+/// The end of an answer with a status.
+pub(super) fn trailers(status: &GrpcStatus) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert(STATUS, HeaderValue::from(u16::from(status.code)));
+    if let Ok(message) = HeaderValue::from_str(&percent_encode(shortened(&status.message))) {
+        trailers.insert(MESSAGE, message);
+    }
+    trailers
+}
+
 /// An answer that is nothing but a status.
 pub(super) fn trailers_only(status: &GrpcStatus) -> Response<()> {
     let mut response = ok_head();
     let headers = response.headers_mut();
-    headers.insert(STATUS, HeaderValue::from(u16::from(status.code)));
-    if let Ok(message) = HeaderValue::from_str(&percent_encode(shortened(&status.message))) {
-        headers.insert(MESSAGE, message);
-    }
+    headers.extend(trailers(status));
     headers.insert(ACCEPT, HeaderValue::from_static("identity,deflate,gzip"));
     response
 }

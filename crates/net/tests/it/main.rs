@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod grpc;
+mod grpc_stream;
 mod http;
 mod server;

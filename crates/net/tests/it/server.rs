@@ -37,6 +37,8 @@ pub(crate) struct Echo {
     pub(crate) held: Arc<Notify>,
     pub(crate) release: Arc<Notify>,
     pub(crate) dropped: Arc<AtomicUsize>,
+    /// Messages of streams that were begun.
+    pub(crate) begun: Arc<AtomicUsize>,
 }
 
 struct OnDrop(Arc<AtomicUsize>);
@@ -106,6 +108,26 @@ impl GrpcService for Echo {
         }
         let ready = !call.message.is_empty();
         Ok(GrpcAnswer::One(GrpcMessage::encode(&ServerReadyResponse { ready })))
+    }
+
+    fn takes_many(&self, path: &str) -> bool {
+        path.ends_with("/many")
+    }
+
+    /// Echoes a message. One that begins with `h` is held, with `p` a panic, with `!` the end of the call.
+    fn begin<'c>(&'c self, call: GrpcCall<'c>) -> Result<impl Future<Output = GrpcMessage> + 'c, GrpcStatus> {
+        if call.message.starts_with(b"!") {
+            return Err(GrpcStatus { code: Code::InvalidArgument.grpc(), message: "garbage".into() });
+        }
+        self.begun.fetch_add(1, SeqCst);
+        Ok(async move {
+            match call.message.first() {
+                Some(b'h') => self.hold().await,
+                Some(b'p') => panic!("a bug"),
+                _ => {}
+            }
+            GrpcMessage::raw(&call.message)
+        })
     }
 }
 

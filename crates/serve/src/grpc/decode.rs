@@ -54,13 +54,22 @@ pub(super) fn target_of_start(start: &[u8]) -> Option<Target<'_>> {
     (!target.model.is_empty()).then_some(target)
 }
 
+/// A decoded request.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) request: InferRequest,
+    pub(super) classes: Classes,
+    /// Whether the answer is to say that it is the last.
+    pub(super) final_response: bool,
+}
+
 /// Decodes the whole request. The request's own mark is left in `id` also if the rest is wrong.
 pub(super) fn request(
     message: &Bytes,
     info: &ModelInfo,
     received: Instant,
     id: &mut String,
-) -> Result<(InferRequest, Classes), InferError> {
+) -> Result<Decoded, InferError> {
     let mut parameters = RequestParameters::default();
     let mut classes = Classes::new();
     let mut inputs = Vec::with_capacity(info.inputs.len());
@@ -86,7 +95,7 @@ pub(super) fn request(
     each_once(&outputs)?;
     let inputs = tensors(message, inputs, &raw, info)?;
     let request = InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received };
-    Ok((request, classes))
+    Ok(Decoded { request, classes, final_response: parameters.final_response })
 }
 
 fn bounded<T>(list: &mut Vec<T>, what: &str, item: T) -> Result<(), InferError> {

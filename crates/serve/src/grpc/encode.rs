@@ -1,18 +1,36 @@
 //! An answer to `ModelInferResponse`, always with raw contents, as Triton does.
+use prost::Message;
 use xebec_core::{InferError, InferResponse, ModelInfo};
 use xebec_net::{
     service::GrpcMessage,
-    wire::inference::{ModelInferResponse, model_infer_response::InferOutputTensor},
+    wire::inference::{
+        InferParameter, ModelInferResponse, ModelStreamInferResponse, infer_parameter::ParameterChoice,
+        model_infer_response::InferOutputTensor,
+    },
 };
 
 /// Most bytes that one message of gRPC may have by its own length prefix, and clients' 32-bit sizes.
 const MOST_BYTES: usize = i32::MAX as usize;
 
-/// Encodes an answer; returns its size as well.
+/// The parameter by which the last answer to a message of a stream says that it is.
+const FINAL: &str = "triton_final_response";
+
+/// As what an answer goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Alone.
+    Unary,
+    /// In a stream.
+    Streamed,
+}
+
+/// Encodes an answer; returns its size as well. `last` is whether it is to say that it is the last to its request.
 pub(super) fn response(
     info: &ModelInfo,
     id: &str,
     response: &InferResponse,
+    form: Form,
+    last: bool,
 ) -> Result<(GrpcMessage, usize), InferError> {
     let output = |tensor: &xebec_core::Tensor| InferOutputTensor {
         name: tensor.name.to_string(),
@@ -20,19 +38,41 @@ pub(super) fn response(
         shape: tensor.shape.clone(),
         ..InferOutputTensor::default()
     };
-    let message = ModelInferResponse {
+    let parameters = if last { [(FINAL.to_owned(), said(true))].into() } else { Default::default() };
+    let response = ModelInferResponse {
         model_name: info.name.to_string(),
         model_version: info.version.to_string(),
         id: id.to_owned(),
+        parameters,
         outputs: response.outputs.iter().map(output).collect(),
         raw_output_contents: response.outputs.iter().map(|tensor| tensor.data.clone()).collect(),
-        ..ModelInferResponse::default()
     };
-    let size = prost::Message::encoded_len(&message);
+    match form {
+        Form::Unary => encode(&response),
+        Form::Streamed => encode(&ModelStreamInferResponse {
+            infer_response: Some(response),
+            ..ModelStreamInferResponse::default()
+        }),
+    }
+}
+
+fn said(flag: bool) -> InferParameter {
+    InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(flag)) }
+}
+
+fn encode(message: &impl Message) -> Result<(GrpcMessage, usize), InferError> {
+    let size = message.encoded_len();
     if size > MOST_BYTES {
         return Err(InferError::Internal(format!(
             "the answer has {size} bytes, more than gRPC can carry; ask for fewer outputs"
         )));
     }
-    Ok((GrpcMessage::encode(&message), size))
+    Ok((GrpcMessage::encode(message), size))
+}
+
+/// The answer to a message of a stream that failed: its words, and the message's own mark.
+pub(super) fn failure(id: &str, error_message: String) -> GrpcMessage {
+    let mark = || ModelInferResponse { id: id.to_owned(), ..ModelInferResponse::default() };
+    let infer_response = (!id.is_empty()).then(mark);
+    GrpcMessage::encode(&ModelStreamInferResponse { error_message, infer_response })
 }

@@ -157,7 +157,6 @@ async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let server = Server::start();
     let mut client = server.connect().await;
     for method in [
-        "ModelStreamInfer",
         "RepositoryModelLoad",
         "RepositoryModelUnload",
         "SystemSharedMemoryStatus",

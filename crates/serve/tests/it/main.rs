@@ -8,3 +8,4 @@ mod http;
 mod infer;
 mod record;
 mod server;
+mod stream;

@@ -26,7 +26,7 @@ fn decode(message: &ModelInferRequest) -> Result<InferRequest, InferError> {
 }
 
 fn decode_bytes(bytes: Vec<u8>) -> Result<InferRequest, InferError> {
-    request(&bytes.into(), &info(), Instant::now(), &mut String::new()).map(|(request, _)| request)
+    request(&bytes.into(), &info(), Instant::now(), &mut String::new()).map(|decoded| decoded.request)
 }
 
 fn input(datatype: Datatype, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
@@ -95,7 +95,7 @@ fn raw_contents_are_views_on_the_message() {
         ..ModelInferRequest::default()
     };
     let bytes = Bytes::from(message.encode_to_vec());
-    let (decoded, _) = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap();
+    let decoded = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap().request;
     assert_eq!(decoded.inputs[0].data, [1, 2, 3, 4, 5, 6, 7, 8].as_slice());
     assert!(bytes.as_ptr_range().contains(&decoded.inputs[0].data.as_ptr()));
 }
@@ -246,7 +246,7 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
     let outputs = vec![InferRequestedOutputTensor { name: "y".into(), parameters }];
     let message = ModelInferRequest { outputs, ..ModelInferRequest::default() };
     let bytes = message.encode_to_vec().into();
-    let (_, classes) = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap();
+    let classes = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap().classes;
     assert_eq!(classes, [("y".to_owned(), 3)]);
     for choice in [
         ParameterChoice::Int64Param(-1),
