@@ -257,7 +257,7 @@ def broken(root: Path) -> None:
     (root / "pickle.onnx").write_bytes(b"\x80\x04\x95" + bytes(50))
     config = 'max_batch_size: 8\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
     triton(root, "misfit", scaler(), config + 'output [ { name: "y" data_type: TYPE_FP32 dims: [ 4 ] } ]\n')
-    triton(root, "unhonoured", scaler(), 'sequence_batching { }\nresponse_cache { enable: true }\ninstance_group [ { kind: KIND_GPU } ]\n')
+    triton(root, "unhonoured", scaler(), 'model_operations { op_library_filename: "ops.so" }\ninput [ { name: "x" data_type: TYPE_FP32 dims: [ 4 ] is_shape_tensor: true } ]\ninstance_group [ { kind: KIND_MODEL } ]\n')
 
 
 def answers() -> dict[str, tuple[dict[str, np.ndarray], Callable[[dict], list[np.ndarray]]]]:

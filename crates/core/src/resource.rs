@@ -135,4 +135,23 @@ pub enum Provider {
     /// The processor.
     #[default]
     Cpu,
+    /// NVIDIA's GPUs, by CUDA.
+    Cuda,
+    /// NVIDIA's GPUs, by TensorRT.
+    Tensorrt,
+    /// Intel's devices, by OpenVINO.
+    Openvino,
+}
+
+impl Provider {
+    /// Its maker's name for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "the CPU",
+            Self::Cuda => "CUDA",
+            Self::Tensorrt => "TensorRT",
+            Self::Openvino => "OpenVINO",
+        }
+    }
 }

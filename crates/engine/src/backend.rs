@@ -10,16 +10,15 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use xebec_core::{
-    Datatype,
-    port::EngineReport,
-    resource::{Objective, Provider},
-};
+use xebec_core::{Datatype, port::EngineReport};
 
 pub mod library;
+pub mod options;
 pub mod ort;
 #[cfg(feature = "engine-rten")]
 pub mod rten;
+
+pub use options::LoadOptions;
 
 /// One engine in this process.
 pub trait Backend: Send + Sync {
@@ -37,17 +36,6 @@ pub trait Backend: Send + Sync {
         graph: &onnx::Model,
         options: LoadOptions,
     ) -> Result<Arc<dyn Model>, LoadError>;
-}
-
-/// What a graph is loaded for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// What runs it.
-    pub provider: Provider,
-    /// One thread a run, or all cores on one run.
-    pub objective: Objective,
-    /// Threads that runs of this model share among them, in a pool of its own; by the objective if `None`.
-    pub threads: Option<u32>,
 }
 
 /// A loaded graph.
@@ -154,6 +142,28 @@ pub enum LoadError {
         engine: &'static str,
         /** Its words. */
         message: String,
+    },
+    /// What was to run it cannot be had.
+    #[error("{provider} cannot be had from {engine}: {message}; {hint}")]
+    Provider {
+        /** Which. */
+        provider: &'static str,
+        /** Name of the engine. */
+        engine: &'static str,
+        /** Its words. */
+        message: String,
+        /** What to install. */
+        hint: String,
+    },
+    /// A setting that the engine does not have.
+    #[error("{engine} has no setting for {what}; {hint}")]
+    Setting {
+        /** What was asked for. */
+        what: String,
+        /** Name of the engine. */
+        engine: &'static str,
+        /** The way out. */
+        hint: String,
     },
     /// The system gave no thread.
     #[error("cannot start a thread for the model: {message}")]

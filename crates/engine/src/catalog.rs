@@ -5,7 +5,7 @@
 //!
 //! Not here: what a model is loaded from (`repository`), how it runs (`served`).
 use crate::{
-    backend::{Backend, LoadError, LoadOptions},
+    backend::{Backend, LoadError},
     onnx::{self, OnnxError},
     repository::{
         Candidate, RepositoryError, Scan,
@@ -208,9 +208,7 @@ pub fn start(
     graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
     let mut plan = complete::plan(candidate, version, &graph, &settings.defaults)?;
     plan.observer.clone_from(&settings.observer);
-    let provider = candidate.resources.provider;
-    let options = LoadOptions { provider, objective: plan.objective, threads: plan.threads };
-    let model = backend.load(path, &graph, options)?;
+    let model = backend.load(path, &graph, plan.load.clone())?;
     // The parsed file is as large as the model: it goes before warm-up makes its own memory.
     drop(graph);
     Ok(Served::start(model, plan)?)

@@ -6,7 +6,7 @@
 //!
 //! Not here: files and configuration (`repository`), what the graph says (`onnx`).
 use crate::{
-    backend::{LoadError, Model, Stream},
+    backend::{LoadError, LoadOptions, Model, Stream},
     check::check,
     inline::Inline,
     instance::Pool,
@@ -49,10 +49,8 @@ pub struct Plan {
     pub instances: Option<u32>,
     /// I/O cores of this process.
     pub cores: u32,
-    /// What its threads are arranged for.
-    pub objective: Objective,
-    /// Threads that its runs share; by the objective if `None`.
-    pub threads: Option<u32>,
+    /// What its graph is loaded for.
+    pub load: LoadOptions,
     /// A run that takes less is not worth waking a thread for: it is run inline.
     pub inline_below: Duration,
     /// Told of every run.
@@ -95,8 +93,7 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, mut config, mut batching, instances, cores, objective, .. } = plan;
-        let Plan { threads, inline_below, observer, .. } = plan;
+        let Plan { info, mut config, mut batching, instances, cores, load, inline_below, observer } = plan;
         let metrics = Arc::new(ModelMetrics::default());
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
         let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
@@ -109,9 +106,10 @@ impl Served {
             // What callers are told is what is done.
             config.scheduling_choice = None;
         }
-        let tiny = objective == Objective::Throughput
+        let tiny = load.objective == Objective::Throughput
             && instances.is_none()
-            && threads.is_none_or(|threads| threads == 1)
+            && load.threads.is_none_or(|threads| threads == 1)
+            && load.accelerators().is_empty()
             && has_one_size(&facts.info)
             && measured.one_row.is_some_and(|run| run < inline_below);
         let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
@@ -120,7 +118,7 @@ impl Served {
             batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
             starting.inline(first, &batching)?
         } else {
-            starting.pool(&batching, instances, objective)?
+            starting.pool(&batching, instances, load.objective)?
         };
         tracing::info!(
             model = %facts.info.name,

@@ -57,12 +57,12 @@ fn every_broken_model_is_refused_with_its_reason_and_the_others_are_served() {
             "misfit",
             "config says input 'x' has dims: [ 1 ], but the graph has [-1,4] (dims leave out the batch axis because max_batch_size is above 0); write input { name: \"x\" data_type: TYPE_FP32 dims: [ 4 ] }",
         ),
-        ("unhonoured", "sequence_batching is not honoured by this version"),
+        ("unhonoured", "model_operations is not honoured by this version"),
     ] {
         let reason = reason(name);
         assert!(reason.contains(words), "{name}: {reason}");
     }
-    assert!(reason("unhonoured").contains("response_cache") && reason("unhonoured").contains("KIND_GPU"));
+    assert!(reason("unhonoured").contains("is_shape_tensor") && reason("unhonoured").contains("KIND_MODEL"));
     let call = infer(server.http, "empty", SCALER);
     assert_eq!(
         (call.status, call.error().as_str()),

@@ -10,14 +10,12 @@ use super::{
 };
 use crate::onnx;
 use ort::{
-    environment::{Environment, GlobalThreadPoolOptions},
-    session::{
-        Session,
-        builder::{GraphOptimizationLevel, SessionBuilder},
-    },
+    environment::Environment,
+    session::Session,
     value::{TensorElementType, ValueType},
 };
-use raw::{Bound, Call, Fault, Memory, Names, Value};
+use raw::{Bound, Call, Fault, Memory, Names, RunSettings, Value};
+use session::{build, environment};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -26,9 +24,10 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use xebec_core::{Datatype, port::EngineReport, resource::Objective, tensor::element_count};
+use xebec_core::{Datatype, port::EngineReport, tensor::element_count};
 
 mod raw;
+mod session;
 
 const NAME: &str = "onnxruntime";
 
@@ -59,34 +58,6 @@ impl OrtBackend {
         let reason = format!("{} {found_by}", library.display());
         Ok(Self { environment, report: EngineReport { name: NAME, version: version(library), reason } })
     }
-
-    fn session(&self, path: &Path, options: LoadOptions) -> Result<Session, LoadError> {
-        build(&self.environment, path, options).map_err(|message| explain(path, message))
-    }
-}
-
-fn environment(library: &Path) -> Result<Environment, String> {
-    let builder = ort::init_from(library).map_err(|error| error.to_string())?;
-    // One pool for every latency-class model; throughput sessions have no threads at all.
-    let pool = GlobalThreadPoolOptions::default().with_intra_threads(0).map_err(|error| error.to_string())?;
-    let pool = pool.with_inter_threads(1).and_then(|pool| pool.with_spin_control(true));
-    let pool = pool.map_err(|error| error.to_string())?;
-    let builder = builder.with_name("xebec").with_telemetry(false).with_global_thread_pool(pool);
-    builder.with_logger(Arc::new(log)).build().map_err(|error| error.to_string())
-}
-
-fn log(level: ort::logging::LogLevel, category: &str, _id: &str, place: &str, message: &str) {
-    use ort::logging::LogLevel;
-    match level {
-        LogLevel::Fatal => tracing::error!(category, place, engine_says = message, "engine error"),
-        // The caller of the run gets the same words: one bad request after another must not fill the log.
-        LogLevel::Error | LogLevel::Warning => {
-            tracing::debug!(category, place, engine_says = message, "engine warning")
-        }
-        LogLevel::Info | LogLevel::Verbose => {
-            tracing::trace!(category, place, engine_says = message, "engine note")
-        }
-    }
 }
 
 /// From the file's name, `libonnxruntime.so.1.31.1`; a file named otherwise tells its build at least.
@@ -95,26 +66,6 @@ fn version(library: &Path) -> String {
     let name = resolved.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let by_name = name.split_once(".so.").map(|(_, version)| version).filter(|version| version.contains('.'));
     by_name.map_or_else(|| ort::info().trim_start_matches("ORT Build Info: ").to_owned(), str::to_owned)
-}
-
-fn build(environment: &Environment, path: &Path, options: LoadOptions) -> Result<Session, String> {
-    let text = |error: ort::Error<SessionBuilder>| error.to_string();
-    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
-    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
-    let own_pool = match (options.threads, options.objective) {
-        (Some(threads), _) => Some(usize::try_from(threads).unwrap_or(1).max(1)),
-        (None, Objective::Throughput) => Some(1),
-        (None, Objective::Latency) => None,
-    };
-    let mut builder = match own_pool {
-        Some(threads) => {
-            let builder = builder.with_independent_thread_pool().map_err(text)?;
-            let builder = builder.with_intra_threads(threads).map_err(text)?;
-            builder.with_inter_threads(1).map_err(text)?
-        }
-        None => builder,
-    };
-    builder.commit_from_file(path).map_err(|error| error.to_string())
 }
 
 /// Finds the operator that is missing in the engine's words.
@@ -156,7 +107,7 @@ impl Backend for OrtBackend {
                     .into(),
             });
         }
-        let session = self.session(path, options)?;
+        let session = build(&self.environment, path, &options)?;
         let signature = Signature {
             inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
             outputs: slots(session.outputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
@@ -175,6 +126,10 @@ impl Backend for OrtBackend {
             routes: routes(&signature),
             signature,
             memory: Memory::new().map_err(|fault| broken(&fault.message))?,
+            settings: match &options.tuning.shrinkage {
+                Some(arenas) => Some(RunSettings::shrinking(arenas).map_err(|fault| broken(&fault.message))?),
+                None => None,
+            },
         });
         Ok(Arc::new(OrtModel {
             session: Arc::new(session),
@@ -259,6 +214,7 @@ struct Shared {
     input_names: Names,
     output_names: Names,
     memory: Memory,
+    settings: Option<RunSettings>,
 }
 
 struct OrtModel {
@@ -282,8 +238,7 @@ impl Model for OrtModel {
 
     fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
         let session = if self.session_lent.swap(true, SeqCst) {
-            let built = build(&self.environment, &self.path, self.options);
-            Arc::new(built.map_err(|message| explain(&self.path, message))?)
+            Arc::new(build(&self.environment, &self.path, &self.options)?)
         } else {
             Arc::clone(&self.session)
         };
@@ -353,7 +308,7 @@ impl OrtStream {
             self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
         let names = (&shared.input_names, &shared.output_names);
         let gathered = started.elapsed();
-        self.call.run(&self.session, names, inputs, outputs, &mut self.made)?;
+        self.call.run(&self.session, shared.settings.as_ref(), names, inputs, outputs, &mut self.made)?;
         for ((output, made), (slot, route)) in self.outputs.iter_mut().zip(&mut self.made).zip(slots) {
             output.take(made.take(), slot.datatype, *route)?;
         }

@@ -4,6 +4,7 @@
 //! number that does not fit is refused. Fewer operators than ONNX Runtime; a missing one is refused by name.
 //!
 //! Not here: when it is chosen ([`choose`](super::choose)).
+use super::options::Tuning;
 use super::{
     Backend, BatchInput, LoadError, LoadOptions, Model, OutputView, RunError, Signature, Slot, Stream,
 };
@@ -45,6 +46,7 @@ impl Backend for RtenBackend {
         graph: &onnx::Model,
         options: LoadOptions,
     ) -> Result<Arc<dyn Model>, LoadError> {
+        refuse_settings(&options)?;
         let signature = Signature { inputs: slots(graph.inputs())?, outputs: slots(graph.outputs())? };
         let model = rten::Model::load_file(path).map_err(|error| explain(path, &error.to_string()))?;
         let find = |slot: &Slot| {
@@ -63,6 +65,26 @@ impl Backend for RtenBackend {
         };
         Ok(Arc::new(RtenModel(Arc::new(Shared { model, signature, inputs, outputs, threads }))))
     }
+}
+
+/// Threads are all that can be set here.
+fn refuse_settings(options: &LoadOptions) -> Result<(), LoadError> {
+    if let Some(accelerator) = options.accelerators().first() {
+        return Err(LoadError::Provider {
+            provider: accelerator.kind.name(),
+            engine: NAME,
+            message: "the built-in engine runs on the CPU alone".into(),
+            hint: USE_ONNX_RUNTIME.into(),
+        });
+    }
+    if options.tuning != Tuning::default() {
+        return Err(LoadError::Setting {
+            what: "optimization and ONNX Runtime's parameters of config.pbtxt".into(),
+            engine: NAME,
+            hint: USE_ONNX_RUNTIME.into(),
+        });
+    }
+    Ok(())
 }
 
 fn explain(path: &Path, message: &str) -> LoadError {
@@ -282,5 +304,21 @@ impl Output {
     ) {
         self.shape = shape.iter().map(|extent| i64::try_from(*extent).unwrap_or(i64::MAX)).collect();
         elements.for_each(|element| self.data.extend_from_slice(&bytes(element)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_built_in_engine_cannot_be_told_is_refused() {
+        let said = |options: LoadOptions| refuse_settings(&options).map_err(|error| error.to_string());
+        assert_eq!(said(LoadOptions { threads: Some(2), ..LoadOptions::default() }), Ok(()));
+        let on_gpu = LoadOptions { provider: xebec_core::resource::Provider::Cuda, ..LoadOptions::default() };
+        assert!(said(on_gpu).unwrap_err().starts_with("CUDA cannot be had from rten"));
+        let tuning = Tuning { parallel: Some(true), ..Tuning::default() };
+        let said = said(LoadOptions { tuning, ..LoadOptions::default() }).unwrap_err();
+        assert!(said.starts_with("rten has no setting for"), "{said}");
     }
 }

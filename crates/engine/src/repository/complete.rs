@@ -3,6 +3,7 @@
 //! Not here: the analysis of the graph (`onnx`), the start of the model (`served`).
 use super::Candidate;
 use crate::{
+    backend::LoadOptions,
     onnx::{self, Batchability, Dim, ValueInfo, ValueKind},
     served::{Batching, Plan},
 };
@@ -17,6 +18,9 @@ use xebec_core::{
     },
     resource::Objective,
 };
+
+mod groups;
+mod tuning;
 
 #[cfg(test)]
 mod tests;
@@ -79,7 +83,15 @@ pub fn plan(
         batching.mixes = sharing(candidate, graph_batches);
     }
     let objective = candidate.resources.objective.unwrap_or(defaults.objective);
-    let instances = instances(candidate).or(defaults.instances);
+    let (groups, wishes) = match given {
+        Some(config) => {
+            let groups = groups::groups(config)?;
+            let wishes = tuning::wishes(config, &groups.device)?;
+            (groups, wishes)
+        }
+        None => Default::default(),
+    };
+    let instances = candidate.resources.instances.or(groups.instances).or(defaults.instances);
     let config = config(&info, given, &batching, instances.unwrap_or(defaults.cores));
     Ok(Plan {
         info,
@@ -87,8 +99,12 @@ pub fn plan(
         batching,
         instances,
         cores: defaults.cores,
-        objective,
-        threads: candidate.resources.threads,
+        load: LoadOptions {
+            provider: candidate.resources.provider,
+            objective,
+            threads: candidate.resources.threads.or(wishes.threads),
+            tuning: wishes.tuning,
+        },
         inline_below: defaults.inline_below,
         observer: None,
     })
@@ -336,12 +352,6 @@ fn batching(candidate: &Candidate, max_batch_size: u32, defaults: &Defaults) -> 
             () => Ok(()),
         },
     }
-}
-
-fn instances(candidate: &Candidate) -> Option<u32> {
-    let groups = candidate.config.as_ref().map(|config| config.instance_group.as_slice()).unwrap_or_default();
-    let counts = groups.iter().map(|group| u32::try_from(group.count).unwrap_or(1).max(1));
-    candidate.resources.instances.or_else(|| (!groups.is_empty()).then(|| counts.sum()))
 }
 
 /// The whole configuration, as callers are told it.

@@ -138,23 +138,23 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         platform: "tensorrt_plan"
         max_batch_size: -1
         input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]
-        instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]
+        instance_group [ { kind: KIND_MODEL profile: [ "1" ] } ]
         sequence_batching { max_sequence_idle_microseconds: 5 }
         response_cache { enable: true }
-        parameters { key: "intra_op_thread_count" value { string_value: "4" } }
-        optimization { execution_accelerators { cpu_execution_accelerator : [ { name : "openvino" } ] } }
+        optimization { cuda { graphs: true } input_pinned_memory { enable: true } priority: PRIORITY_MAX }
     "#;
     let refusal = parse(text).unwrap_err();
     for field in [
         "platform",
         "max_batch_size",
         "input.reshape",
-        "KIND_GPU",
-        "instance_group.gpus",
+        "KIND_MODEL",
+        "instance_group.profile",
         "sequence_batching",
         "response_cache",
-        "parameters",
-        "optimization",
+        "optimization.cuda",
+        "optimization.input_pinned_memory.enable true",
+        "optimization.priority PRIORITY_MAX",
     ] {
         assert!(refusal.contains(field), "{field} is missing in: {refusal}");
     }
@@ -183,6 +183,12 @@ fn a_name_that_is_nearly_one_of_the_schema_is_told() {
         assert!(said.contains(meant), "{text}: {said}");
     }
     assert!(!parse("utterly_different: 8").unwrap_err().contains("did you mean"));
+}
+
+#[test]
+fn what_changes_nothing_is_accepted() {
+    let text = "optimization { input_pinned_memory { enable: false } output_pinned_memory { } priority: PRIORITY_DEFAULT }";
+    assert!(parse(text).is_ok());
 }
 
 #[test]

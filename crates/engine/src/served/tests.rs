@@ -199,8 +199,7 @@ fn plan(extent: i64, batching: Batching) -> Plan {
         batching,
         instances: None,
         cores: 1,
-        objective: Objective::Throughput,
-        threads: None,
+        load: LoadOptions::default(),
         inline_below: Duration::from_micros(100),
         observer: None,
     }
@@ -402,7 +401,7 @@ fn a_tiny_model_is_inline_only_if_its_rows_have_one_size_and_nobody_asked_for_in
     };
     let is_inline = |extent, instances, threads| {
         let mut plan = plan(extent, BATCHING);
-        (plan.instances, plan.threads) = (instances, threads);
+        (plan.instances, plan.load.threads) = (instances, threads);
         Served::start(model(), plan).unwrap().is_inline()
     };
     assert!(is_inline(1, None, None));

@@ -372,6 +372,39 @@ impl Value<'_> {
     }
 }
 
+/// Settings of a run, made once per model.
+#[derive(Debug)]
+pub(super) struct RunSettings(NonNull<sys::OrtRunOptions>);
+
+// SAFETY: after they are made, run options are only read.
+unsafe impl Send for RunSettings {}
+// SAFETY: as above.
+unsafe impl Sync for RunSettings {}
+
+impl RunSettings {
+    /// Runs after which these arenas give back what they do not use, such as `cpu:0`.
+    pub(super) fn shrinking(arenas: &str) -> Result<Self, Fault> {
+        let nul =
+            |_| Fault { message: "the name of an arena holds a NUL byte".into(), invalid_argument: false };
+        let arenas = CString::new(arenas).map_err(nul)?;
+        let mut out = ptr::null_mut();
+        // SAFETY: `out` is a place for one pointer.
+        check(unsafe { (ort::api().CreateRunOptions)(&mut out) })?;
+        let made = NonNull::new(out).map(Self).ok_or_else(missing)?;
+        let key = c"memory.enable_memory_arena_shrinkage";
+        // SAFETY: the options are ours, and both texts end with a NUL and are copied.
+        check(unsafe { (ort::api().AddRunConfigEntry)(made.0.as_ptr(), key.as_ptr(), arenas.as_ptr()) })?;
+        Ok(made)
+    }
+}
+
+impl Drop for RunSettings {
+    fn drop(&mut self) {
+        // SAFETY: we own them, and no run uses them any more: it borrows them.
+        unsafe { (ort::api().ReleaseRunOptions)(self.0.as_ptr()) };
+    }
+}
+
 /// Names as the C API wants them, made once.
 #[derive(Debug)]
 pub(super) struct Names {
@@ -410,6 +443,7 @@ impl Call {
     pub(super) fn run<'a>(
         &mut self,
         session: &Session,
+        settings: Option<&RunSettings>,
         (input_names, output_names): (&Names, &Names),
         inputs: impl Iterator<Item = Handle<'a>>,
         outputs: impl Iterator<Item = Option<Handle<'a>>> + Clone,
@@ -430,12 +464,12 @@ impl Call {
                 invalid_argument: false,
             });
         }
-        // SAFETY: names and values are as many as said and live through the call, by the handles' lifetime; the session is live, and the C API
+        // SAFETY: names and values are as many as said and live through the call, by the handles' lifetime; the session and the settings are live, and the C API
         // allows several runs of one session at a time.
         let status = unsafe {
             (ort::api().Run)(
                 session.ptr().cast_mut(),
-                ptr::null(),
+                settings.map_or(ptr::null(), |settings| settings.0.as_ptr().cast_const()),
                 input_names.pointers.as_ptr(),
                 self.inputs.as_ptr(),
                 self.inputs.len(),

@@ -98,7 +98,54 @@ pub const FIELDS: &[Field] = &[
     refused("output.is_non_linear_format_io", "non-linear formats are TensorRT's; leave it out"),
     refused("batch_input", "pad in the client; requests of different shape are run apart"),
     refused("batch_output", "pad in the client; requests of different shape are run apart"),
-    refused("optimization", "the graph is optimised in full by itself; leave it out"),
+    honoured(
+        "optimization.graph.level",
+        "how far the graph is rewritten: 0 all, 1 extended, -1 basic, 2 not at all",
+        "the_level_of_the_graph_is_tritons",
+    ),
+    refused("optimization.priority", "it is the priority of a TensorRT engine's stream; leave it out"),
+    honoured(
+        "optimization.priority PRIORITY_DEFAULT",
+        "the same as leaving it out",
+        "what_changes_nothing_is_accepted",
+    ),
+    refused(
+        "optimization.cuda",
+        "the settings are those of TensorRT engines, which are not served; leave it out",
+    ),
+    honoured(
+        "optimization.execution_accelerators.gpu_execution_accelerator",
+        "`tensorrt` or `cuda`, with the provider's parameters; needs KIND_GPU; a provider whose library is missing is an error",
+        "accelerators_go_with_their_device_and_take_their_parameters",
+    ),
+    honoured(
+        "optimization.execution_accelerators.cpu_execution_accelerator",
+        "`openvino`, with the provider's parameters; a provider whose library is missing is an error",
+        "a_provider_that_is_not_there_fails_the_load_and_says_what_to_install",
+    ),
+    honoured(
+        "optimization.input_pinned_memory.enable",
+        "`false` is what is done",
+        "what_changes_nothing_is_accepted",
+    ),
+    refused(
+        "optimization.input_pinned_memory.enable true",
+        "tensors are gathered in ordinary memory; leave it out",
+    ),
+    honoured(
+        "optimization.output_pinned_memory.enable",
+        "`false` is what is done",
+        "what_changes_nothing_is_accepted",
+    ),
+    refused(
+        "optimization.output_pinned_memory.enable true",
+        "answers are made in ordinary memory; leave it out",
+    ),
+    refused("optimization.gather_kernel_buffer_threshold", "no kernel of a GPU gathers inputs; leave it out"),
+    refused(
+        "optimization.eager_batching",
+        "a batch is made when an instance is free, so that all that waits then is in it; leave it out",
+    ),
     honoured(
         "dynamic_batching",
         "requests of different callers share runs",
@@ -148,13 +195,31 @@ pub const FIELDS: &[Field] = &[
     honoured(
         "instance_group.count",
         "runs side by side; counts of several groups are added up",
-        "a_config_in_tritons_usual_spelling_parses",
+        "counts_of_groups_add_up_and_passive_ones_run_nothing",
     ),
-    honoured("instance_group.kind", "`KIND_CPU` or `KIND_AUTO`", "a_config_in_tritons_usual_spelling_parses"),
-    refused("instance_group.kind KIND_GPU", "models run on the CPU; write KIND_CPU"),
+    honoured(
+        "instance_group.kind",
+        "`KIND_CPU`; `KIND_GPU`: by CUDA, an error where that cannot be had; `KIND_AUTO`: the GPU if `gpus` names one, else the CPU",
+        "a_group_names_one_device_and_a_model_has_one",
+    ),
     refused("instance_group.kind KIND_MODEL", "no backend decides by itself; write KIND_CPU"),
-    refused("instance_group", "only name, count and kind are honoured"),
-    refused("instance_group.gpus", "models run on the CPU; write kind: KIND_CPU"),
+    refused("instance_group.secondary_devices", "they are TensorRT's DLA cores; leave it out"),
+    refused(
+        "instance_group.profile",
+        "profiles are those of TensorRT engines, which are not served; leave it out",
+    ),
+    refused("instance_group.rate_limiter", "instances take no turns; lower count, or leave it out"),
+    honoured(
+        "instance_group.passive",
+        "a passive group runs nothing",
+        "counts_of_groups_add_up_and_passive_ones_run_nothing",
+    ),
+    honoured(
+        "instance_group.host_policy",
+        "`cpu`, or `gpu_N` of the group's GPU",
+        "a_host_policy_is_that_of_the_device",
+    ),
+    honoured("instance_group.gpus", "the number of one GPU", "a_group_names_one_device_and_a_model_has_one"),
     honoured(
         "default_model_filename",
         "a plain file name in the version's folder; `model.onnx` if not given",
@@ -162,7 +227,11 @@ pub const FIELDS: &[Field] = &[
     ),
     refused("cc_model_filenames", "one file serves every machine; write default_model_filename"),
     refused("metric_tags", "metrics have the labels of their list; leave it out"),
-    refused("parameters", "threads follow from the flags --objective and --instances; leave it out"),
+    honoured(
+        "parameters",
+        "a setting of ONNX Runtime by Triton's or its own name is honoured, or refused by name; any other key is the owner's own and is carried in the answer of `config`",
+        "the_parameters_of_onnx_runtime_are_honoured_and_a_wrong_value_is_told",
+    ),
     refused("model_warmup", "every model is warmed up with zeros by itself; leave it out"),
     refused(
         "model_operations",

@@ -1,0 +1,122 @@
+//! Instance groups: how many runs side by side, and on what.
+use super::Misfit;
+use xebec_core::model_config::{ModelConfig, ModelInstanceGroup, model_instance_group::Kind};
+
+/// What a model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The GPU of this number.
+    Gpu(i32),
+}
+
+/// All groups of a model together.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Groups {
+    pub(super) device: Device,
+    /// Runs side by side; `None` if no group says so.
+    pub(super) instances: Option<u32>,
+}
+
+/// Reads `instance_group`.
+pub(super) fn groups(config: &ModelConfig) -> Result<Groups, Misfit> {
+    let mut all = Groups::default();
+    for (index, group) in config.instance_group.iter().enumerate() {
+        let device = device(group)?;
+        if index > 0 && device != all.device {
+            return Err(Misfit(
+                "instance_group: the groups name different devices, and a model runs on one; write two models, one for each".into(),
+            ));
+        }
+        all.device = device;
+        host_policy(group, device)?;
+        if !group.passive {
+            let count = u32::try_from(group.count).unwrap_or(1).max(1);
+            all.instances = Some(all.instances.unwrap_or(0).saturating_add(count));
+        }
+    }
+    if all.instances.is_none() && !config.instance_group.is_empty() {
+        return Err(Misfit(
+            "instance_group: every group is passive, so nothing would run; write passive: false in one"
+                .into(),
+        ));
+    }
+    Ok(all)
+}
+
+fn device(group: &ModelInstanceGroup) -> Result<Device, Misfit> {
+    let on_gpu = group.kind == Kind::Gpu as i32;
+    match group.gpus.as_slice() {
+        [] if on_gpu => Ok(Device::Gpu(0)),
+        [] => Ok(Device::Cpu),
+        [number] if on_gpu && *number >= 0 => Ok(Device::Gpu(*number)),
+        [_] if on_gpu => Err(Misfit("instance_group.gpus: a GPU's number is 0 or more".into())),
+        // As in Triton: a group that names GPUs is meant for them.
+        [number] if group.kind == Kind::Auto as i32 && *number >= 0 => Ok(Device::Gpu(*number)),
+        _ if !on_gpu => {
+            Err(Misfit("instance_group.gpus: write kind: KIND_GPU with it, or leave it out".into()))
+        }
+        several => Err(Misfit(format!(
+            "instance_group.gpus names {} GPUs, and a model runs on one; write two models, one for each",
+            several.len()
+        ))),
+    }
+}
+
+fn host_policy(group: &ModelInstanceGroup, device: Device) -> Result<(), Misfit> {
+    let own = match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Gpu(number) => format!("gpu_{number}"),
+    };
+    if group.host_policy.is_empty() || group.host_policy == own {
+        return Ok(());
+    }
+    Err(Misfit(format!(
+        "instance_group.host_policy '{}' is not defined; write {own}, or start xebec under numactl or taskset",
+        group.host_policy
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::config::parse;
+
+    fn read(text: &str) -> Result<Groups, String> {
+        groups(&parse(text).unwrap()).map_err(|misfit| misfit.to_string())
+    }
+
+    #[test]
+    fn counts_of_groups_add_up_and_passive_ones_run_nothing() {
+        let group = |text| read(text).unwrap().instances;
+        assert_eq!(group(""), None);
+        assert_eq!(group("instance_group [ { count: 2 }, { kind: KIND_CPU } ]"), Some(3));
+        assert_eq!(group("instance_group [ { count: 2 passive: true }, { count: 1 } ]"), Some(1));
+        assert!(read("instance_group [ { passive: true } ]").unwrap_err().contains("every group is passive"));
+    }
+
+    #[test]
+    fn a_group_names_one_device_and_a_model_has_one() {
+        let device = |text| read(text).map(|groups| groups.device);
+        assert_eq!(device("instance_group { kind: KIND_GPU }"), Ok(Device::Gpu(0)));
+        assert_eq!(device("instance_group { kind: KIND_GPU gpus: [ 3 ] }"), Ok(Device::Gpu(3)));
+        assert_eq!(device("instance_group { gpus: [ 1 ] }"), Ok(Device::Gpu(1)));
+        for (text, says) in [
+            ("instance_group { kind: KIND_CPU gpus: [ 0 ] }", "write kind: KIND_GPU"),
+            ("instance_group { kind: KIND_GPU gpus: [ 0, 1 ] }", "names 2 GPUs"),
+            ("instance_group { kind: KIND_GPU gpus: [ -1 ] }", "0 or more"),
+            ("instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]", "different devices"),
+        ] {
+            assert!(device(text).unwrap_err().contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_policy_is_that_of_the_device() {
+        assert!(read("instance_group { host_policy: \"cpu\" }").is_ok());
+        assert!(read("instance_group { kind: KIND_GPU gpus: [ 1 ] host_policy: \"gpu_1\" }").is_ok());
+        assert!(read("instance_group { host_policy: \"fast\" }").unwrap_err().contains("write cpu"));
+    }
+}
