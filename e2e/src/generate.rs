@@ -21,6 +21,8 @@ const CONFIG: &str = "crates/core/src/model_config/generated.rs";
 const DESCRIPTOR: &str = "crates/core/src/model_config/descriptor.bin";
 const SERVICE: &str = "crates/net/src/wire/inference.rs";
 const HEALTH: &str = "crates/net/src/wire/health.rs";
+const REFLECTION: &str = "crates/net/src/wire/reflection.rs";
+const SERVICES: &str = "crates/net/src/wire/descriptor.bin";
 const REFERENCE: &str = "docs/reference/config.md";
 const ONNX: &str = "crates/engine/src/onnx/generated.rs";
 
@@ -40,6 +42,8 @@ pub fn all() -> anyhow::Result<Vec<Generated>> {
         rust(CONFIG, "inference", &mut settings(), &config)?,
         rust(SERVICE, "inference", &mut with_config_from_core(&config), &descriptors("grpc_service.proto")?)?,
         rust(HEALTH, "grpc.health.v1", &mut settings(), &descriptors("health.proto")?)?,
+        rust(REFLECTION, "grpc.reflection.v1", &mut settings(), &descriptors("reflection_v1.proto")?)?,
+        Generated { path: SERVICES, content: services()?.encode_to_vec() },
         rust(ONNX, "onnx", &mut settings(), &descriptors("onnx.proto")?)?,
         Generated { path: REFERENCE, content: reference::page()?.into() },
     ])
@@ -48,6 +52,16 @@ pub fn all() -> anyhow::Result<Vec<Generated>> {
 fn descriptors(file: &str) -> anyhow::Result<prost_types::FileDescriptorSet> {
     let folder = root().join("proto");
     protox::compile([folder.join(file)], [&folder]).with_context(|| format!("proto/{file} does not compile"))
+}
+
+/// The schema of every service, as reflection gives it to callers: without comments.
+fn services() -> anyhow::Result<prost_types::FileDescriptorSet> {
+    let folder = root().join("proto");
+    let files = ["grpc_service.proto", "health.proto", "reflection_v1.proto", "reflection_v1alpha.proto"];
+    let mut all = protox::compile(files.map(|file| folder.join(file)), [&folder])
+        .context("the services below proto/ do not compile")?;
+    all.file.iter_mut().for_each(|file| file.source_code_info = None);
+    Ok(all)
 }
 
 fn settings() -> Config {

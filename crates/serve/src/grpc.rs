@@ -31,6 +31,7 @@ use xebec_net::{
 mod decode;
 mod encode;
 pub(crate) mod fields;
+mod reflection;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -107,6 +108,7 @@ impl GrpcService for Service {
         let message = match method(path) {
             Some((SERVICE, method)) if OFFERED.contains(&method) => return Ok(()),
             Some((HEALTH, "Check" | "Watch")) => return Ok(()),
+            Some((service, reflection::METHOD)) if reflection::SERVICES.contains(&service) => return Ok(()),
             Some((SERVICE, method)) if NOT_OFFERED.contains(&method) => {
                 format!("{method} is not offered by this version of xebec")
             }
@@ -127,13 +129,22 @@ impl GrpcService for Service {
     }
 
     fn takes_many(&self, path: &str) -> bool {
-        method(path) == Some((SERVICE, "ModelStreamInfer"))
+        matches!(method(path), Some((SERVICE, "ModelStreamInfer") | (_, reflection::METHOD)))
     }
 
     fn begin<'c>(&'c self, call: GrpcCall<'c>) -> Result<impl Future<Output = GrpcMessage> + 'c, GrpcStatus> {
-        // What does not even name a model leaves no answer to give, nor trust in what follows.
-        decode::peek(&call.message).map_err(|error| status(&error, ""))?;
-        Ok(async move { self.model_stream_infer(&call).await })
+        let reflects = matches!(method(call.path), Some((_, reflection::METHOD)));
+        let asked = reflects.then(|| parse(&call)).transpose()?;
+        if asked.is_none() {
+            // What does not even name a model leaves no answer to give, nor trust in what follows.
+            decode::peek(&call.message).map_err(|error| status(&error, ""))?;
+        }
+        Ok(async move {
+            match asked {
+                Some(request) => GrpcMessage::encode(&self.reflect(call.principal, request)),
+                None => self.model_stream_infer(&call).await,
+            }
+        })
     }
 }
 

@@ -7,9 +7,15 @@ use proptest::{collection::vec, prelude::*};
 use prost::Message as _;
 use std::sync::LazyLock;
 use xebec_core::{TenantId, port::Upstream as _};
-use xebec_net::wire::inference::{
-    InferParameter, ModelInferRequest, ModelStreamInferResponse, infer_parameter::ParameterChoice,
-    model_infer_request::InferInputTensor,
+use xebec_net::wire::{
+    inference::{
+        InferParameter, ModelInferRequest, ModelStreamInferResponse, infer_parameter::ParameterChoice,
+        model_infer_request::InferInputTensor,
+    },
+    reflection::{
+        ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
+        server_reflection_response::MessageResponse,
+    },
 };
 use xebec_serve::Dialect;
 
@@ -202,6 +208,35 @@ async fn every_message_is_admitted_recorded_and_counted_by_itself() {
     up.send_data(framed(&Kind::Right.message("")), true).unwrap();
     let (answers, ..) = rest(down).await;
     assert_eq!((answers.len(), answers[0].error_message.as_str()), (1, "not you"));
+}
+
+#[tokio::test]
+async fn both_versions_of_reflection_answer_and_ask_the_gate() {
+    for (allow, wanted) in [(true, 4), (false, 0)] {
+        let server = Server::with(Dialect::Triton, allow);
+        let mut client = server.connect().await;
+        for version in ["v1", "v1alpha"] {
+            let path = format!("http://x/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            let request = Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
+            let (response, mut up) = client.send_request(request, false).unwrap();
+            let list = MessageRequest::ListServices(String::new());
+            let request =
+                ServerReflectionRequest { message_request: Some(list), ..ServerReflectionRequest::default() };
+            up.send_data(framed(&request.encode_to_vec()), true).unwrap();
+            let mut down = response.await.unwrap().into_body();
+            let answer = down.data().await.unwrap().unwrap().slice(5..);
+            let answer = ServerReflectionResponse::decode(answer).unwrap();
+            let services = match answer.message_response {
+                Some(MessageResponse::ListServicesResponse(list)) => list.service.len(),
+                Some(MessageResponse::ErrorResponse(error)) => {
+                    assert_eq!((error.error_code, error.error_message.as_str()), (7, "not you"));
+                    0
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(services, wanted, "{version}");
+        }
+    }
 }
 
 #[tokio::test]
