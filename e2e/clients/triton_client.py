@@ -142,10 +142,9 @@ class Http(Checks):
         self.assertIn(UNKNOWN, str(caught.exception))
 
     def test_what_is_not_offered_says_so(self):
-        for call in (self.client.get_log_settings, self.client.get_trace_settings):
-            with self.assertRaises(InferenceServerException) as caught:
-                call()
-            self.assertIn("is not offered", str(caught.exception))
+        with self.assertRaises(InferenceServerException) as caught:
+            self.client.get_trace_settings()
+        self.assertIn("is not offered", str(caught.exception))
         for unknown in (self.client.get_model_metadata, self.client.get_model_config):
             with self.assertRaises(InferenceServerException) as caught:
                 unknown("nobody")
@@ -298,9 +297,9 @@ class Grpc(Checks):
         nine = np.zeros((9, 16), dtype=np.int32)
         fails("INVALID_ARGUMENT", "batch-size must be <= 8 for 'simple'", "simple", grpc_inputs(nine, nine))
         with self.assertRaises(InferenceServerException) as caught:
-            self.client.get_log_settings()
+            self.client.get_trace_settings()
         self.assertEqual(caught.exception.status(), "StatusCode.UNIMPLEMENTED")
-        self.assertIn("LogSettings", caught.exception.message())
+        self.assertIn("TraceSetting", caught.exception.message())
         with self.assertRaises(InferenceServerException) as caught:
             self.client.get_inference_statistics("nobody")
         self.assertEqual(caught.exception.status(), "StatusCode.NOT_FOUND")

@@ -221,6 +221,14 @@ pub enum InferError {
         /** The way out. */
         hint: Option<String>,
     },
+    /// Something that the caller named, and that is not there; its name is not repeated.
+    #[error("{what}")]
+    Missing {
+        /** In a sentence. */
+        what: String,
+        /** What to do. */
+        hint: String,
+    },
     /// A path that this server does not have.
     #[error("Not Found")]
     UnknownPath {
@@ -273,9 +281,10 @@ impl InferError {
     /// The only road to a status. Exhaustive on purpose: a new variant must choose.
     pub const fn code(&self) -> Code {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::UnknownPath { .. } => {
-                Code::NotFound
-            }
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::Missing { .. }
+            | Self::UnknownPath { .. } => Code::NotFound,
             Self::NoVersions { .. }
             | Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
@@ -325,6 +334,7 @@ impl InferError {
         match self {
             Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } => hint.clone(),
             Self::NoVersions { reason, .. } => Some(reason.clone()),
+            Self::Missing { hint, .. } => Some(hint.clone()),
             Self::UnknownModel { .. } => Some("the served models are listed at GET /v2/models".into()),
             Self::UnexpectedInput { known, .. } => Some(format!("the model's inputs are {known}")),
             Self::UnexpectedOutput { known, .. } => Some(format!("the model's outputs are {known}")),

@@ -10,6 +10,7 @@
 
 pub mod error;
 pub mod infer;
+pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod model_config;

@@ -38,7 +38,9 @@ pub enum Verb {
     ReadModel,
     /// Run a model.
     Infer,
-    /// Change what is served or how (load, unload, trace, log and shared-memory settings).
+    /// Make shared memory of the machine a source of inputs and a place for outputs, or ask which is.
+    ShareMemory,
+    /// Change what is served or how (load, unload, trace and log settings).
     Admin,
 }
 

@@ -1,11 +1,14 @@
 //! What a protocol is to the network: two small traits, one for HTTP/1.1, one for gRPC.
 //!
 //! Calls run on the I/O core that read them and never leave it, so nothing here needs to be `Send`.
-use crate::body::Body;
+use crate::{
+    body::{Body, ReadError},
+    budget::Hold,
+};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
-use std::{future::Future, pin::Pin};
+use std::{cell::RefCell, future::Future, pin::Pin};
 use xebec_core::{Code, Principal};
 
 /// Answers HTTP/1.1 requests.
@@ -28,6 +31,26 @@ pub struct GrpcCall<'a> {
     pub metadata: &'a HeaderMap,
     /// The message, decompressed and without its prefix.
     pub message: Bytes,
+    /// What the message holds of the memory for requests, as long as the call lives.
+    pub room: Room,
+}
+
+/// A call's part of the core's memory for requests.
+#[derive(Debug)]
+pub struct Room(RefCell<Hold>);
+
+impl Room {
+    pub(crate) fn new(hold: Hold) -> Self {
+        Self(RefCell::new(hold))
+    }
+
+    /// Counts memory that the call takes beside its message.
+    ///
+    /// # Errors
+    /// There is no room for it now.
+    pub fn count(&self, bytes: usize) -> Result<(), ReadError> {
+        self.0.borrow_mut().grow(bytes).map_err(|_| ReadError::NoRoom)
+    }
 }
 
 /// Answers gRPC calls.

@@ -3,10 +3,14 @@
 //! # Source
 //! Open Inference Protocol, "GRPC"; gRPC, "GRPC Health Checking Protocol".
 use crate::{
-    EXTENSIONS, Service,
+    Service,
     call::{Record, Routed, Spent},
     classes,
     index::Entry,
+    memory::{
+        FLAG as MEMORY_FLAG,
+        tensors::{Most, put},
+    },
     record::Protocol,
 };
 use decode::Decoded;
@@ -32,25 +36,29 @@ mod decode;
 mod encode;
 pub(crate) mod fields;
 mod reflection;
+mod settings;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 10] = [
+const NOT_OFFERED: [&str; 6] = [
     "RepositoryModelLoad",
     "RepositoryModelUnload",
-    "SystemSharedMemoryStatus",
-    "SystemSharedMemoryRegister",
-    "SystemSharedMemoryUnregister",
     "CudaSharedMemoryStatus",
     "CudaSharedMemoryRegister",
     "CudaSharedMemoryUnregister",
     "TraceSetting",
-    "LogSettings",
 ];
 
-const OFFERED: [&str; 10] = [
+/// Methods that are there if the operator allows shared memory.
+const SHARED_MEMORY: [&str; 3] =
+    ["SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"];
+
+/// The flag that sets the limit of a message.
+const FLAG: &str = "--grpc-max-message-size";
+
+const OFFERED: [&str; 11] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -61,6 +69,7 @@ const OFFERED: [&str; 10] = [
     "RepositoryIndex",
     "ModelInfer",
     "ModelStreamInfer",
+    "LogSettings",
 ];
 
 /// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
@@ -68,7 +77,10 @@ fn status(error: &InferError, id: &str) -> GrpcStatus {
     let message = error.message_for(id);
     let own = matches!(
         error,
-        InferError::Invalid { .. } | InferError::Unsupported { .. } | InferError::TooLarge { .. }
+        InferError::Invalid { .. }
+            | InferError::Unsupported { .. }
+            | InferError::TooLarge { .. }
+            | InferError::Missing { .. }
     );
     let message = match error.hint().filter(|_| own) {
         Some(hint) => format!("{message}; {hint}"),
@@ -109,6 +121,14 @@ impl GrpcService for Service {
             Some((SERVICE, method)) if OFFERED.contains(&method) => return Ok(()),
             Some((HEALTH, "Check" | "Watch")) => return Ok(()),
             Some((service, reflection::METHOD)) if reflection::SERVICES.contains(&service) => return Ok(()),
+            Some((SERVICE, method)) if SHARED_MEMORY.contains(&method) => {
+                if self.0.shared_memory.is_some() {
+                    return Ok(());
+                }
+                format!(
+                    "{method} is not allowed on this server; the operator can allow it with {MEMORY_FLAG}"
+                )
+            }
             Some((SERVICE, method)) if NOT_OFFERED.contains(&method) => {
                 format!("{method} is not offered by this version of xebec")
             }
@@ -164,6 +184,8 @@ impl Service {
                 admit(Verb::ReadServer)?;
                 GrpcMessage::encode(&self.grpc_server_metadata())
             }
+            "LogSettings" => self.grpc_log_settings(call)?,
+            method if SHARED_MEMORY.contains(&method) => self.grpc_shared_memory(method, call)?,
             "ModelReady" => {
                 let ModelReadyRequest { name, version } = parse(call)?;
                 let routed = self.route(call.principal, Verb::Probe, &name, &version);
@@ -211,7 +233,7 @@ impl Service {
         ServerMetadataResponse {
             name: settings.server_name.clone(),
             version: settings.server_version.clone(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: self.extensions().into_iter().map(str::to_owned).collect(),
         }
     }
 
@@ -318,15 +340,19 @@ impl Service {
             record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
         let info = routed.upstream.info();
         let decoded = decode::request(&call.message, info, received, &mut record.id)?;
-        let Decoded { request, classes, final_response } = decoded;
+        let Decoded { mut request, classes, shared, final_response } = decoded;
+        let most = Most { bytes: self.0.settings.max_message_bytes, flag: FLAG };
+        let room = |bytes| call.room.count(bytes).map_err(|_| InferError::NoRoom);
+        let places = shared.fetch(self.0.shared_memory.as_ref(), &mut request, most, room)?;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();
         classes::check(&classes, info)?;
         let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
         classes::apply(&mut response, &classes, info)?;
+        let placed = put(&places, &mut response)?;
         let last = form == Form::Streamed && final_response;
-        let (message, bytes_out) = encode::response(info, &record.id, &response, form, last)?;
+        let (message, bytes_out) = encode::response(info, &record.id, &response, &placed, form, last)?;
         let done = Instant::now();
         let spent = Spent {
             rows,

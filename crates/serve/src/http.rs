@@ -2,11 +2,11 @@
 //!
 //! # Source
 //! Open Inference Protocol, "HTTP/REST"; Triton's "Binary tensor data extension" and its table of paths.
-use crate::{EXTENSIONS, Service, call::Routed, statistics};
+use crate::{Service, call::Routed, memory, statistics};
 use answer::{error, json};
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
-use path::{Target, Verb as Wanted};
+use path::{Region, Target, Verb as Wanted};
 use serde_json::{Value, json};
 use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo};
 use xebec_net::{body::Body, service::HttpService};
@@ -15,36 +15,45 @@ mod answer;
 mod infer;
 mod path;
 mod request;
+mod settings;
 
 pub(crate) use request::reading::Reading;
 
 impl HttpService for Service {
     async fn call(&self, principal: &Principal, head: Parts, body: Body) -> Response<Bytes> {
-        let described = match read(&head) {
+        let described = match self.read(&head) {
             Ok(Target::Model { verb: Wanted::Infer, model, version }) => {
-                return self.infer(principal, &model, &version, &head, body).await;
+                Ok(self.infer(principal, &model, &version, &head, body).await)
             }
             Ok(target) => self.describe(principal, &target, &head, body).await,
             Err(fault) => Err(fault),
         };
-        described.unwrap_or_else(|fault| {
+        let response = described.unwrap_or_else(|fault| {
             self.0.unrouted.add(fault.code());
             error(&fault, "")
-        })
+        });
+        if response.status().is_success() || infer::content_encoding(&head.headers).is_ok() {
+            return response;
+        }
+        answer::with_accepted_encodings(response)
     }
 }
 
-/// What a head asks for, if it may be asked with its method.
-fn read(head: &Parts) -> Result<Target, InferError> {
-    let target = path::parse(head.uri.path())?;
-    allow(&target, &head.method)?;
-    Ok(target)
+/// What a body asks of the index; an empty one asks for all.
+#[derive(Default, serde::Deserialize)]
+struct Filter {
+    #[serde(default)]
+    ready: bool,
 }
 
 /// Checks the method. What is not offered is refused by name whatever the method.
 fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
     let (fits, allow) = match target {
         Target::NotOffered(_) => (true, ""),
+        Target::SharedMemory(Some(Region::Register(_) | Region::Unregister(_))) => {
+            (method == Method::POST, "POST")
+        }
+        Target::Logging => ([Method::GET, Method::HEAD, Method::POST].contains(method), "GET, POST"),
         Target::Index { .. } | Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
         _ => (method == Method::GET || method == Method::HEAD, "GET"),
     };
@@ -52,6 +61,21 @@ fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
 }
 
 impl Service {
+    /// What a head asks for, if it may be asked with its method.
+    fn read(&self, head: &Parts) -> Result<Target, InferError> {
+        let target = path::parse(head.uri.path())?;
+        match &target {
+            // Whatever is below these paths, it is not there, and nothing of it is repeated.
+            Target::SharedMemory(_) if self.0.shared_memory.is_none() => Err(memory::not_allowed()),
+            Target::SharedMemory(None) => Err(InferError::Missing {
+                what: "Not Found".into(),
+                hint: "paths of shared memory end in status, register or unregister".into(),
+            }),
+            _ => allow(&target, &head.method),
+        }?;
+        Ok(target)
+    }
+
     async fn describe(
         &self,
         principal: &Principal,
@@ -75,9 +99,17 @@ impl Service {
                 Ok(json(status, &json!({"ready": ready})))
             }
             Target::Models => Ok(json(200, &json!({"models": self.index(principal, "", false)?}))),
-            Target::Index { repository } => self.repository_index(principal, repository, head, body).await,
+            Target::Index { repository } => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                let example = r#"{}, {"ready": true} or no body"#;
+                let Filter { ready } = infer::object(head, body, "a repository index", example).await?;
+                Ok(json(200, &json!(self.index(principal, repository, ready)?)))
+            }
             Target::Statistics => Ok(json(200, &statistics::json(&self.statistics(principal, "", "")?))),
             Target::Model { verb, model, version } => self.describe_model(principal, *verb, model, version),
+            Target::SharedMemory(None) => Err(memory::not_allowed()),
+            Target::SharedMemory(Some(region)) => self.shared_memory(principal, region, head, body).await,
+            Target::Logging => self.logging(principal, head, body).await,
             Target::NotOffered(what) => {
                 self.admit(principal, Verb::ReadServer, None)?;
                 Err(InferError::Unsupported {
@@ -128,7 +160,7 @@ impl Service {
         json!({
             "name": self.0.settings.server_name,
             "version": self.0.settings.server_version,
-            "extensions": EXTENSIONS,
+            "extensions": self.extensions(),
             "engine": {"name": engine.name, "version": engine.version, "reason": engine.reason},
         })
     }

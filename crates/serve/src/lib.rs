@@ -13,6 +13,8 @@ mod classes;
 mod grpc;
 mod http;
 mod index;
+mod log_settings;
+pub mod memory;
 mod model_config;
 mod parameters;
 mod record;
@@ -23,6 +25,6 @@ mod tensor;
 pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
-/// Extensions of the protocol that are offered, as `/v2` lists them.
-pub const EXTENSIONS: [&str; 5] =
-    ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"];
+/// Extensions of the protocol that are always offered, as `/v2` lists them.
+const EXTENSIONS: [&str; 6] =
+    ["binary_tensor_data", "classification", "logging", "model_configuration", "parameters", "statistics"];

@@ -1,6 +1,7 @@
 //! Request parameters, with the meaning that both transports give them.
 //!
 //! What the protocol reserves is honoured or refused by name; a caller's own parameters mean nothing here.
+use crate::memory::Slice;
 use std::{borrow::Cow, time::Duration};
 use xebec_core::InferError;
 
@@ -44,7 +45,7 @@ pub(crate) struct RequestParameters {
 }
 
 /// Parameters of one input or requested output.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TensorParameters {
     /// Bytes of the input after the JSON.
     pub(crate) binary_size: Option<usize>,
@@ -52,10 +53,20 @@ pub(crate) struct TensorParameters {
     pub(crate) binary: Option<bool>,
     /// As how many classes this output is wanted; 0 means as it is.
     pub(crate) classes: usize,
+    region: Option<String>,
+    region_size: Option<u64>,
+    region_offset: Option<u64>,
 }
 
 fn unsupported(what: impl Into<String>, hint: &str) -> InferError {
     InferError::Unsupported { what: what.into(), hint: Some(hint.to_owned()) }
+}
+
+fn bytes(name: &str, value: &Value<'_>) -> Result<u64, InferError> {
+    match value {
+        Value::Whole(bytes) => u64::try_from(*bytes).map_err(|_| wrong(name, "a number of bytes")),
+        _ => Err(wrong(name, "a number of bytes")),
+    }
 }
 
 fn wrong(name: &str, wants: &str) -> InferError {
@@ -111,8 +122,8 @@ impl RequestParameters {
 }
 
 impl TensorParameters {
-    /// Takes one parameter of the tensor `tensor` in.
-    pub(crate) fn take(&mut self, tensor: &str, name: &str, value: &Value<'_>) -> Result<(), InferError> {
+    /// Takes one parameter in.
+    pub(crate) fn take(&mut self, name: &str, value: &Value<'_>) -> Result<(), InferError> {
         match (name, value) {
             ("binary_data_size", Value::Whole(size)) => {
                 self.binary_size =
@@ -126,14 +137,27 @@ impl TensorParameters {
                 self.classes = classes.ok_or_else(|| wrong(name, CLASSES))?;
             }
             ("classification", _) => return Err(wrong(name, CLASSES)),
-            ("shared_memory_region" | "shared_memory_byte_size" | "shared_memory_offset", _) => {
-                let what =
-                    format!("parameter '{name}' of '{tensor}': shared memory is not offered by this version");
-                return Err(unsupported(what, "send the data with the request"));
-            }
+            ("shared_memory_region", Value::Text(region)) => self.region = Some(region.clone().into_owned()),
+            ("shared_memory_region", _) => return Err(wrong(name, "the name of a region")),
+            ("shared_memory_byte_size", value) => self.region_size = Some(bytes(name, value)?),
+            ("shared_memory_offset", value) => self.region_offset = Some(bytes(name, value)?),
             _ => (),
         }
         Ok(())
+    }
+
+    /// Where in shared memory the tensor `tensor` is, if it is there.
+    pub(crate) fn slice(&mut self, tensor: &str) -> Result<Option<Slice>, InferError> {
+        let lacks = |what: &str| InferError::invalid(format!("'{tensor}' has no parameter '{what}'"));
+        let (size, offset) = (self.region_size, self.region_offset);
+        match (self.region.take(), size) {
+            (None, None) if offset.is_none() => Ok(None),
+            (None, _) => Err(lacks("shared_memory_region")),
+            (Some(_), None) => Err(lacks("shared_memory_byte_size")),
+            (Some(region), Some(byte_size)) => {
+                Ok(Some(Slice { region, offset: offset.unwrap_or(0), byte_size }))
+            }
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! What every protocol works with, wired by the binary.
-use crate::record::{AccessLog, Unrouted};
+use crate::{
+    EXTENSIONS,
+    memory::SharedMemory,
+    record::{AccessLog, Unrouted},
+};
 use std::sync::Arc;
 use tokio::sync::watch;
-use xebec_core::{Gate, port::Router};
+use xebec_core::{Gate, log::LogControl, port::Router};
 use xebec_net::drain::Drain;
 
 /// Which server a listener behaves as where servers of the protocol truly differ.
@@ -34,6 +38,8 @@ pub struct Settings {
     pub server_version: String,
     /// Largest body of HTTP, in bytes, compressed and decompressed.
     pub max_body_bytes: usize,
+    /// Largest message of gRPC, in bytes; what it brings from shared memory is no larger.
+    pub max_message_bytes: usize,
     /// Deepest nesting of JSON.
     pub max_json_depth: usize,
 }
@@ -56,6 +62,10 @@ pub struct Parts {
     pub access_log: Option<Arc<dyn AccessLog>>,
     /// Failures before a model was found.
     pub unrouted: Arc<Unrouted>,
+    /// Regions of shared memory, if the operator allows any.
+    pub shared_memory: Option<SharedMemory>,
+    /// The log's settings.
+    pub log: Arc<dyn LogControl>,
 }
 
 /// The protocols of one listener; cheap to clone, one clone per I/O core.
@@ -66,6 +76,12 @@ impl Service {
     /// Protocols over `parts`.
     pub fn new(parts: Parts) -> Self {
         Self(Arc::new(parts))
+    }
+
+    /// Extensions of the protocol that work here, in the order of their names.
+    pub(crate) fn extensions(&self) -> Vec<&'static str> {
+        let shared = self.0.shared_memory.as_ref().map(|_| "system_shared_memory");
+        EXTENSIONS.into_iter().chain(shared).collect()
     }
 
     /// Whether requests are wanted: every model that should serve does, and the server is not stopping.

@@ -12,11 +12,13 @@ pub(crate) struct Laptop {
     tenant: TenantId,
     /// The operator has said that callers off loopback are to be served.
     open: bool,
+    /// The operator has said which shared memory may be registered.
+    shared_memory: bool,
 }
 
 impl Laptop {
-    pub(crate) fn new(open: bool) -> Self {
-        Self { tenant: TenantId::default_tenant(), open }
+    pub(crate) fn new(open: bool, shared_memory: bool) -> Self {
+        Self { tenant: TenantId::default_tenant(), open, shared_memory }
     }
 }
 
@@ -27,6 +29,14 @@ impl Admit for Laptop {
             Verb::Admin => deny(
                 "changing what is served is not allowed: this server runs with --model-control-mode none",
             ),
+            Verb::ShareMemory if !self.shared_memory => {
+                deny("shared memory is not allowed: this server runs without --allow-shared-memory")
+            }
+            // Memory of this machine means nothing to a caller on another.
+            Verb::ShareMemory if !ask.principal.is_loopback() => {
+                deny("only callers on this machine may use its shared memory")
+            }
+            Verb::ShareMemory => Decision::Allow(self.tenant.clone()),
             Verb::Probe => Decision::Allow(self.tenant.clone()),
             Verb::ReadServer | Verb::ReadModel | Verb::Infer => {
                 if self.open || ask.principal.is_loopback() {
@@ -47,7 +57,7 @@ mod tests {
     fn decide(open: bool, verb: Verb, peer: &str) -> bool {
         let principal = Principal::Anonymous { peer: peer.parse().unwrap() };
         matches!(
-            Laptop::new(open).decide(&Ask { principal: &principal, verb, model: None }),
+            Laptop::new(open, false).decide(&Ask { principal: &principal, verb, model: None }),
             Decision::Allow(_)
         )
     }
@@ -59,6 +69,19 @@ mod tests {
         assert!(!decide(false, Verb::Infer, "192.0.2.1:1"));
         assert!(decide(true, Verb::Infer, "192.0.2.1:1"));
         assert!(decide(false, Verb::Probe, "192.0.2.1:1"));
+    }
+
+    #[test]
+    fn shared_memory_is_for_loopback_and_only_where_the_operator_said_which() {
+        let decide = |open, allowed, peer: &str| {
+            let principal = Principal::Anonymous { peer: peer.parse().unwrap() };
+            let ask = Ask { principal: &principal, verb: Verb::ShareMemory, model: None };
+            Laptop::new(open, allowed).decide(&ask)
+        };
+        assert!(matches!(decide(false, true, "127.0.0.1:1"), Decision::Allow(_)));
+        assert!(matches!(decide(true, true, "192.0.2.1:1"), Decision::Deny(_)));
+        let Decision::Deny(Denied { reason }) = decide(true, false, "127.0.0.1:1") else { panic!("allowed") };
+        assert!(reason.contains("--allow-shared-memory"), "{reason}");
     }
 
     #[test]

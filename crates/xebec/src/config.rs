@@ -15,7 +15,10 @@ use std::{
 use xebec_core::resource::Objective;
 use xebec_engine::{backend::library, repository::complete::Defaults};
 use xebec_net::limits::Limits;
-use xebec_serve::Dialect;
+use xebec_serve::{
+    Dialect,
+    memory::{Allowed, FOLDER},
+};
 
 mod file;
 pub mod flags;
@@ -106,6 +109,8 @@ pub struct Config {
     pub max_json_depth: usize,
     /// Time that requests in flight get to finish.
     pub exit_timeout: Duration,
+    /// Names of shared memory that callers may register, if any.
+    pub shared_memory: Option<Allowed>,
     /// Form of the log.
     pub log_form: LogForm,
     /// Levels of the log.
@@ -140,6 +145,9 @@ impl Config {
         {
             let (path, by) = (candidate.path.display(), candidate.found_by);
             faults.add(format!("{by} names {path}, but there is no such file"));
+        }
+        if self.shared_memory.is_some() && !Path::new(FOLDER).is_dir() {
+            faults.add(format!("--allow-shared-memory: this system keeps no shared memory in {FOLDER}"));
         }
         if let Some(Err(error)) = self.access_log_file.as_deref().map(writable) {
             faults.add(format!("--access-log-file cannot be written: {error}"));
@@ -334,12 +342,24 @@ impl<'a> Reader<'a> {
             limits: self.limits(),
             max_json_depth: self.count("max-json-depth", 1, 100),
             exit_timeout: self.seconds("exit-timeout-secs"),
+            shared_memory: self.shared_memory(),
             log_form: self.word("log-format", &forms).unwrap_or(LogForm::Text),
             log_level: self.log_level(),
             access_log: access_log.flatten(),
             access_log_file: self.path("access-log-file"),
             warnings: self.layers.warnings.clone(),
             effective: self.effective(io_threads),
+        }
+    }
+
+    fn shared_memory(&mut self) -> Option<Allowed> {
+        let text = Some(self.text("allow-shared-memory")).filter(|text| !text.is_empty())?;
+        match Allowed::parse(text) {
+            Ok(allowed) => Some(allowed),
+            Err(reason) => {
+                self.fault("allow-shared-memory", &format!("names such as 'input,frames-*': {reason}"));
+                None
+            }
         }
     }
 

@@ -1,17 +1,128 @@
-//! The log on standard error.
+//! The log on standard error, and which lines it has: by filters from the start, by kinds once a caller has said so.
 use crate::config::{Config, LogForm};
-use std::io::IsTerminal as _;
-use tracing_subscriber::EnvFilter;
+use std::{
+    io::IsTerminal as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry,
+    filter::filter_fn,
+    fmt,
+    layer::{Filter, SubscriberExt as _},
+    reload::{self, Handle},
+    util::SubscriberInitExt as _,
+};
+use xebec_core::log::{LogControl, LogSettings};
+
+type Lines = Box<dyn Filter<Registry> + Send + Sync>;
+
+/// The running log.
+pub(crate) struct Log {
+    lines: Handle<Lines, Registry>,
+    settings: Mutex<LogSettings>,
+}
 
 /// Starts the log. A second start in one process changes nothing.
-pub(crate) fn start(config: &Config) {
+pub(crate) fn start(config: &Config) -> Arc<Log> {
     let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let settings = Mutex::new(settings_of(filter.max_level_hint()));
+    let (lines, handle) = reload::Layer::new(Box::new(filter) as Lines);
+    let out = fmt::layer().with_writer(std::io::stderr);
     // A line that cannot be written is lost. Told with eprintln!, as is the default, a closed standard error would be a
     // panic in whatever thread had something to say.
-    let builder = builder.log_internal_errors(false);
+    let out = out.log_internal_errors(false);
     let _ = match config.log_form {
-        LogForm::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogForm::Json => builder.json().flatten_event(true).try_init(),
+        LogForm::Text => {
+            let out = out.with_ansi(std::io::stderr().is_terminal()).with_filter(lines);
+            tracing_subscriber::registry().with(out).try_init()
+        }
+        LogForm::Json => {
+            let out = out.json().flatten_event(true).with_filter(lines);
+            tracing_subscriber::registry().with(out).try_init()
+        }
     };
+    Arc::new(Log { lines: handle, settings })
+}
+
+/// The kinds of lines that a level of filters lets through.
+fn settings_of(most: Option<LevelFilter>) -> LogSettings {
+    let most = most.unwrap_or(LevelFilter::TRACE);
+    LogSettings {
+        error: most >= LevelFilter::ERROR,
+        warning: most >= LevelFilter::WARN,
+        info: most >= LevelFilter::INFO,
+        verbose_level: u32::from(most >= LevelFilter::DEBUG) + u32::from(most >= LevelFilter::TRACE),
+    }
+}
+
+/// Whether a line is of a kind that is wanted. Below a warning, only xebec's own: the libraries below have nothing to say
+/// that an operator could use.
+fn wanted(settings: LogSettings, line: &Metadata<'_>) -> bool {
+    let own = line.target().starts_with("xebec");
+    match *line.level() {
+        Level::ERROR => settings.error,
+        Level::WARN => settings.warning,
+        Level::INFO => settings.info && own,
+        Level::DEBUG => settings.verbose_level >= 1 && own,
+        Level::TRACE => settings.verbose_level >= 2 && own,
+    }
+}
+
+/// The least level at which anything is wanted: what is below it costs nothing.
+fn most(settings: LogSettings) -> LevelFilter {
+    let levels = [
+        (settings.verbose_level >= 2, LevelFilter::TRACE),
+        (settings.verbose_level >= 1, LevelFilter::DEBUG),
+        (settings.info, LevelFilter::INFO),
+        (settings.warning, LevelFilter::WARN),
+        (settings.error, LevelFilter::ERROR),
+    ];
+    levels.iter().find(|(on, _)| *on).map_or(LevelFilter::OFF, |(_, level)| *level)
+}
+
+impl LogControl for Log {
+    fn settings(&self) -> LogSettings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, settings: LogSettings) {
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = settings;
+        let lines = filter_fn(move |line| wanted(settings, line)).with_max_level_hint(most(settings));
+        // It fails only where no log was started.
+        let _ = self.lines.reload(Box::new(lines) as Lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_at_the_start_is_told_as_kinds() {
+        let of = |text: &str| settings_of(EnvFilter::new(text).max_level_hint());
+        let kinds = |error, warning, info, verbose_level| LogSettings { error, warning, info, verbose_level };
+        assert_eq!(of("off"), kinds(false, false, false, 0));
+        assert_eq!(of("error"), kinds(true, false, false, 0));
+        assert_eq!(of("warn,xebec=info"), kinds(true, true, true, 0));
+        assert_eq!(of("warn,xebec=trace"), kinds(true, true, true, 2));
+    }
+
+    #[test]
+    fn nothing_that_is_wanted_is_below_the_least_level() {
+        for bits in 0..32u32 {
+            let on = |bit: u32| bits >> bit & 1 == 1;
+            let settings =
+                LogSettings { error: on(0), warning: on(1), info: on(2), verbose_level: bits >> 3 };
+            let levels = [
+                (settings.error, LevelFilter::ERROR),
+                (settings.warning, LevelFilter::WARN),
+                (settings.info, LevelFilter::INFO),
+                (settings.verbose_level >= 1, LevelFilter::DEBUG),
+                (settings.verbose_level >= 2, LevelFilter::TRACE),
+            ];
+            assert!(levels.iter().all(|(on, level)| !on || *level <= most(settings)), "{settings:?}");
+        }
+    }
 }

@@ -32,7 +32,10 @@ use xebec_net::{
     listener::{Bound, bind},
     reactor::{Counters, Listeners, Reactor, Shared},
 };
-use xebec_serve::{AccessLog, Parts, Service, Settings, Unrouted};
+use xebec_serve::{
+    AccessLog, Parts, Service, Settings, Unrouted,
+    memory::{FOLDER, SharedMemory},
+};
 
 /// A progress bar is worth its lines from so many models on.
 const MODELS_WORTH_A_BAR: usize = 8;
@@ -43,7 +46,7 @@ const MODELS_WORTH_A_BAR: usize = 8;
 /// The engine, a listener or a repository is not to be had.
 pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    logging::start(config);
+    let log = logging::start(config);
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let drain = Drain::new(config.exit_timeout);
     let backend = backend::choose(&config.search)?;
@@ -69,7 +72,7 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         Some(candidates) => Scan { candidates, faults: Vec::new() },
         None => repository::scan(&config.repositories)?,
     };
-    let server = Running::start(config, &catalog, readiness, drain)?;
+    let server = Running::start(config, &catalog, readiness, drain, log)?;
     server.greet(&catalog);
     let all = versions(&scan);
     if all == 0 {
@@ -140,23 +143,30 @@ impl Running {
         catalog: &Arc<Catalog>,
         readiness: watch::Receiver<bool>,
         drain: Drain,
+        log: Arc<logging::Log>,
     ) -> anyhow::Result<Self> {
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
         let (lines, access_log) = access_log(config)?.unzip();
         let service = Service::new(Parts {
-            gate: Gate::new(Arc::new(Laptop::new(config.insecure))),
+            gate: Gate::new(Arc::new(Laptop::new(config.insecure, config.shared_memory.is_some()))),
             router: Arc::<Catalog>::clone(catalog),
             dialect: config.dialect,
             settings: Settings {
                 server_name: config.server_name.clone(),
                 server_version: env!("CARGO_PKG_VERSION").into(),
                 max_body_bytes: config.limits.max_body_bytes,
+                max_message_bytes: config.limits.max_message_bytes,
                 max_json_depth: config.max_json_depth,
             },
             drain: drain.clone(),
             readiness,
             access_log: lines.map(|lines| Arc::new(lines) as Arc<dyn AccessLog>),
             unrouted: Arc::clone(&unrouted),
+            shared_memory: config
+                .shared_memory
+                .clone()
+                .map(|allowed| SharedMemory::new(allowed, FOLDER.into())),
+            log,
         });
         let page = MetricsPage::new(Sources {
             router: Arc::<Catalog>::clone(catalog),

@@ -21,7 +21,7 @@ fn server(more: &[&str]) -> Server {
 }
 
 /// Runs an attack, with two clients beside it that call all the time. A call of theirs that fails is a panic.
-fn beside<T>(server: &Server, attack: impl FnOnce() -> T) -> T {
+pub(crate) fn beside<T>(server: &Server, attack: impl FnOnce() -> T) -> T {
     let (ended, calls) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -11,6 +11,7 @@ mod frames;
 mod generated;
 mod grpc_bad_input;
 mod hostile_http2;
+mod hostile_settings;
 mod limits;
 mod metrics;
 mod operation;

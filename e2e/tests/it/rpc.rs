@@ -24,6 +24,7 @@ pub(crate) const OK: u8 = 0;
 pub(crate) const CANCELLED: u8 = 1;
 pub(crate) const INVALID_ARGUMENT: u8 = 3;
 pub(crate) const NOT_FOUND: u8 = 5;
+pub(crate) const PERMISSION_DENIED: u8 = 7;
 pub(crate) const RESOURCE_EXHAUSTED: u8 = 8;
 pub(crate) const UNIMPLEMENTED: u8 = 12;
 pub(crate) const UNAVAILABLE: u8 = 14;

@@ -20,8 +20,8 @@ pub(crate) fn python(script: &str, server: &Server) -> Command {
 }
 
 /// Runs a script of so many checks: all of them pass, and none is skipped.
-pub(crate) fn pass(script: &str, checks: &str, server: &Server) {
-    let run = python(script, server).output().unwrap();
+pub(crate) fn pass(mut script: Command, checks: &str) {
+    let run = script.output().unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{said}");
     let ran = said.lines().find_map(|line| line.strip_prefix("Ran ")).and_then(|line| line.split(' ').next());
@@ -32,7 +32,7 @@ pub(crate) fn pass(script: &str, checks: &str, server: &Server) {
 #[test]
 fn the_stock_tritonclient_works_unchanged() {
     let server = Server::start(&["serve", "--model-repository", "models/testdata/repository"]).unwrap();
-    pass("triton_client.py", CHECKS, &server);
+    pass(python("triton_client.py", &server), CHECKS);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Room},
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -46,9 +46,10 @@ pub(super) async fn answer<S: GrpcService>(
         let encoding = message::encoding(&head.headers)?;
         let peek = |start: &[u8]| service.peek(principal, path, start);
         // Held until the answer is made: what waits counts like what is being read.
-        let (message, _hold) = message::read(body, encoding, core, peek).await?;
+        let (message, hold) = message::read(body, encoding, core, peek).await?;
         core.expect_work();
-        service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
+        let room = Room::new(hold);
+        service.call(GrpcCall { principal, path, metadata: &head.headers, message, room }).await
     };
     let mut work = pin!(work);
     let timed = pin!(deadline(&head.headers, caught(work.as_mut())));

@@ -13,7 +13,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+    service::{GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Room},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
@@ -21,6 +21,7 @@ use h2::{RecvStream, SendStream};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll},
 };
 use tokio::time::{Instant, Sleep};
@@ -100,8 +101,9 @@ pub(super) async fn converse<S: GrpcService>(
             Step::Message(message, hold) => {
                 core.expect_work();
                 let Call { principal, path, metadata } = call;
-                match service.begin(GrpcCall { principal, path, metadata, message }) {
-                    Ok(answer) => answers.push_back(held(answer, hold, core)),
+                let room = Room::new(hold);
+                match service.begin(GrpcCall { principal, path, metadata, message, room }) {
+                    Ok(answer) => answers.push_back(held(answer, core)),
                     Err(status) => end = Some(Some(status)),
                 }
             }
@@ -159,16 +161,16 @@ impl Ready {
     }
 }
 
-/// Runs one message. The memory of its answer, until those before it are sent, counts as that of the message does.
+/// Runs one message. The memory of its answer, until those before it are sent, counts as that of the message did.
 async fn held(
     answer: impl Future<Output = GrpcMessage>,
-    mut hold: Hold,
     core: &Core,
 ) -> (Result<GrpcMessage, GrpcStatus>, Hold) {
     let outcome = caught(pin!(answer)).await.map_err(|_| {
         core.counters.panics.add(1);
         fail(Code::Internal, "internal error")
     });
+    let mut hold = Hold::new(Rc::clone(&core.budget));
     let outcome = outcome.and_then(|answer| match hold.grow(answer.0.len()) {
         Ok(()) => Ok(answer),
         Err(_) => Err(no_room()),

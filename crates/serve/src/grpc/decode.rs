@@ -4,6 +4,7 @@
 use super::fields::{Content, Fields, malformed, varints};
 use crate::{
     classes::Classes,
+    memory::{Slice, tensors::Shared},
     parameters::{MOST_AXES, MOST_TENSORS, RequestParameters, TensorParameters, Value, too_many},
     tensor::{each_once, intern, typed},
 };
@@ -59,6 +60,7 @@ pub(super) fn target_of_start(start: &[u8]) -> Option<Target<'_>> {
 pub(super) struct Decoded {
     pub(super) request: InferRequest,
     pub(super) classes: Classes,
+    pub(super) shared: Shared,
     /// Whether the answer is to say that it is the last.
     pub(super) final_response: bool,
 }
@@ -71,7 +73,7 @@ pub(super) fn request(
     id: &mut String,
 ) -> Result<Decoded, InferError> {
     let mut parameters = RequestParameters::default();
-    let mut classes = Classes::new();
+    let (mut classes, mut shared) = (Classes::new(), Shared::default());
     let mut inputs = Vec::with_capacity(info.inputs.len());
     let mut outputs = Vec::new();
     let mut raw: Vec<&[u8]> = Vec::new();
@@ -82,10 +84,11 @@ pub(super) fn request(
             4 => parameter(content.bytes()?, |name, value| parameters.take(name, value))?,
             5 => bounded(&mut inputs, "inputs", input(content.bytes()?)?)?,
             6 => {
-                let (name, wanted) = output(content.bytes()?)?;
+                let (name, wanted, slice) = output(content.bytes()?)?;
                 if wanted > 0 {
                     classes.push((name.clone(), wanted));
                 }
+                shared.outputs.extend(slice.map(|slice| (name.clone(), slice)));
                 bounded(&mut outputs, "outputs", name)?;
             }
             7 => bounded(&mut raw, "raw_input_contents", content.bytes()?)?,
@@ -93,9 +96,13 @@ pub(super) fn request(
         }
     }
     each_once(&outputs)?;
-    let inputs = tensors(message, inputs, &raw, info)?;
+    let places = inputs.iter_mut().enumerate();
+    shared.inputs =
+        places.filter_map(|(at, input): (_, &mut Input<'_>)| Some((at, input.slice.take()?))).collect();
+    let elsewhere: Vec<usize> = shared.inputs.iter().map(|(at, _)| *at).collect();
+    let inputs = tensors(message, inputs, &elsewhere, &raw, info)?;
     let request = InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received };
-    Ok(Decoded { request, classes, final_response: parameters.final_response })
+    Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
 }
 
 fn bounded<T>(list: &mut Vec<T>, what: &str, item: T) -> Result<(), InferError> {
@@ -112,21 +119,32 @@ struct Input<'a> {
     datatype: &'a str,
     shape: Vec<i64>,
     contents: Option<&'a [u8]>,
+    /// Where in shared memory it lies, if it does.
+    slice: Option<Slice>,
 }
 
 fn input(bytes: &[u8]) -> Result<Input<'_>, InferError> {
-    let mut input = Input { name: "", datatype: "", shape: Vec::new(), contents: None };
+    let mut input = Input { name: "", datatype: "", shape: Vec::new(), contents: None, slice: None };
+    let mut parameters = TensorParameters::default();
     let mut fields = Fields(bytes);
     while let Some((number, content)) = fields.next()? {
         match number {
             1 => input.name = content.text()?,
             2 => input.datatype = content.text()?,
             3 => axes(&mut input.shape, content)?,
-            4 => tensor_parameter(input.name, content.bytes()?)?,
+            // Sizes and forms of binary data mean nothing in gRPC.
+            4 => parameter(content.bytes()?, |key, value| parameters.take(key, value))?,
             5 if input.contents.is_some() => return Err(malformed("an input has its contents twice")),
             5 => input.contents = Some(content.bytes()?),
             _ => (),
         }
+    }
+    input.slice = parameters.slice(input.name)?;
+    if input.slice.is_some() && input.contents.is_some() {
+        return Err(InferError::invalid_hint(
+            format!("input '{}' has both contents and a place in shared memory", input.name),
+            "send one of the two",
+        ));
     }
     Ok(input)
 }
@@ -145,23 +163,18 @@ fn axes(shape: &mut Vec<i64>, content: Content<'_>) -> Result<(), InferError> {
     }
 }
 
-/// Name, and as how many classes it is wanted.
-fn output(bytes: &[u8]) -> Result<(String, usize), InferError> {
+/// Name, as how many classes it is wanted, and where in shared memory.
+fn output(bytes: &[u8]) -> Result<(String, usize, Option<Slice>), InferError> {
     let (mut name, mut parameters) = ("", TensorParameters::default());
     let mut fields = Fields(bytes);
     while let Some((number, content)) = fields.next()? {
         match number {
             1 => name = content.text()?,
-            2 => parameter(content.bytes()?, |key, value| parameters.take(name, key, value))?,
+            2 => parameter(content.bytes()?, |key, value| parameters.take(key, value))?,
             _ => (),
         }
     }
-    Ok((name.to_owned(), parameters.classes))
-}
-
-fn tensor_parameter(tensor: &str, entry: &[u8]) -> Result<(), InferError> {
-    // Sizes and forms of binary data mean nothing in gRPC, but what is not offered is refused here too.
-    parameter(entry, |name, value| TensorParameters::default().take(tensor, name, value))
+    Ok((name.to_owned(), parameters.classes, parameters.slice(name)?))
 }
 
 /// Reads one entry of a map of parameters.
@@ -198,9 +211,11 @@ fn choice(bytes: &[u8]) -> Result<Value<'_>, InferError> {
     Ok(value)
 }
 
+/// Makes tensors of inputs; those that lie `elsewhere`, by their place, have no data yet and no part in `raw`.
 fn tensors(
     message: &Bytes,
     inputs: Vec<Input<'_>>,
+    elsewhere: &[usize],
     raw: &[&[u8]],
     info: &ModelInfo,
 ) -> Result<Vec<Tensor>, InferError> {
@@ -214,18 +229,21 @@ fn tensors(
             "use one of the two for all inputs",
         ));
     }
-    if !raw.is_empty() && raw.len() != inputs.len() {
+    let with_data = inputs.len() - elsewhere.len();
+    if !raw.is_empty() && raw.len() != with_data {
+        let apart = if elsewhere.is_empty() { "" } else { " outside shared memory" };
         return Err(InferError::invalid_hint(
-            format!("request has {} inputs but {} raw_input_contents", inputs.len(), raw.len()),
+            format!("request has {with_data} inputs{apart} but {} raw_input_contents", raw.len()),
             "give raw_input_contents for every input, or contents for every input",
         ));
     }
     let mut raw = raw.iter();
-    let one = |input: Input<'_>| {
-        let Input { name, datatype, shape, contents } = input;
+    let one = |(at, input): (usize, Input<'_>)| {
+        let Input { name, datatype, shape, contents, .. } = input;
         let datatype: Datatype =
             datatype.parse().map_err(|error| InferError::invalid(format!("input '{name}': {error}")))?;
-        let data = match (raw.next(), contents) {
+        let raw = if elsewhere.binary_search(&at).is_ok() { None } else { raw.next() };
+        let data = match (raw, contents) {
             (Some(raw), _) => message.slice_ref(raw),
             (None, Some(contents)) => {
                 typed::bytes(&typed::Wanted { name, datatype, shape: &shape }, contents, message)?
@@ -234,5 +252,5 @@ fn tensors(
         };
         Ok(Tensor { name: intern(&info.inputs, name), datatype, shape, data })
     };
-    inputs.into_iter().map(one).collect()
+    inputs.into_iter().enumerate().map(one).collect()
 }

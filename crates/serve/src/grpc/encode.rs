@@ -1,4 +1,5 @@
 //! An answer to `ModelInferResponse`, always with raw contents, as Triton does.
+use crate::memory::tensors::Placed;
 use prost::Message;
 use xebec_core::{InferError, InferResponse, ModelInfo};
 use xebec_net::{
@@ -24,11 +25,13 @@ pub(super) enum Form {
     Streamed,
 }
 
-/// Encodes an answer; returns its size as well. `last` is whether it is to say that it is the last to its request.
+/// Encodes an answer; returns its size as well. What was `placed` in shared memory has a place in the raw contents, which is
+/// empty: clients count. `last` is whether it is to say that it is the last to its request.
 pub(super) fn response(
     info: &ModelInfo,
     id: &str,
     response: &InferResponse,
+    placed: &[Placed],
     form: Form,
     last: bool,
 ) -> Result<(GrpcMessage, usize), InferError> {
@@ -36,9 +39,20 @@ pub(super) fn response(
         name: tensor.name.to_string(),
         datatype: tensor.datatype.as_str().to_owned(),
         shape: tensor.shape.clone(),
+        parameters: placed
+            .iter()
+            .find(|placed| *placed.output == *tensor.name)
+            .map(place)
+            .into_iter()
+            .flatten()
+            .collect(),
         ..InferOutputTensor::default()
     };
-    let parameters = if last { [(FINAL.to_owned(), said(true))].into() } else { Default::default() };
+    let parameters = if last {
+        [(FINAL.to_owned(), said(ParameterChoice::BoolParam(true)))].into()
+    } else {
+        Default::default()
+    };
     let response = ModelInferResponse {
         model_name: info.name.to_string(),
         model_version: info.version.to_string(),
@@ -56,8 +70,20 @@ pub(super) fn response(
     }
 }
 
-fn said(flag: bool) -> InferParameter {
-    InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(flag)) }
+fn said(choice: ParameterChoice) -> InferParameter {
+    InferParameter { parameter_choice: Some(choice) }
+}
+
+/// Where in shared memory an output lies.
+fn place(placed: &Placed) -> impl Iterator<Item = (String, InferParameter)> + use<> {
+    let whole = |number: u64| said(ParameterChoice::Int64Param(i64::try_from(number).unwrap_or(i64::MAX)));
+    let offset = (placed.offset > 0).then(|| ("shared_memory_offset", whole(placed.offset)));
+    let all = [
+        Some(("shared_memory_region", said(ParameterChoice::StringParam(placed.region.clone())))),
+        Some(("shared_memory_byte_size", whole(placed.byte_size))),
+        offset,
+    ];
+    all.into_iter().flatten().map(|(name, value)| (name.to_owned(), value))
 }
 
 fn encode(message: &impl Message) -> Result<(GrpcMessage, usize), InferError> {

@@ -8,14 +8,16 @@ use crate::{
     call::{Record, Spent},
     classes,
     grpc::rows,
+    memory::tensors::{Most, put},
     record::Protocol,
     tensor::json_out,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
+use serde::de::DeserializeOwned;
 use std::time::Instant;
 use xebec_core::{InferError, Principal, Verb};
-use xebec_net::body::{Body, Encoding, ReadError};
+use xebec_net::body::{Body, Encoding, ReadError, Received};
 
 /// The flag that sets the limit of a body.
 const FLAG: &str = "--http-max-input-size";
@@ -38,10 +40,7 @@ impl Service {
                 response
             }
             Err(fault) => {
-                let mut response = error(&fault, &record.id);
-                if content_encoding(&head.headers).is_err() {
-                    response = answer::with_accepted_encodings(response);
-                }
+                let response = error(&fault, &record.id);
                 record.fail(&fault);
                 response
             }
@@ -57,18 +56,12 @@ impl Service {
         record: &mut Record<'_>,
     ) -> Result<(Response<Bytes>, Spent), InferError> {
         let routed = record.routed.insert(self.route(principal, Verb::Infer, record.model, version)?);
-        let encoding = content_encoding(&head.headers)?;
-        let limit = self.0.settings.max_body_bytes;
-        let mut body = body.read(limit).await.map_err(unreadable)?;
-        let received = Instant::now();
-        record.bytes_in = body.len();
-        if let Some(encoding) = encoding {
-            body = body.decompress(encoding, limit).map_err(unreadable)?;
-        }
+        let (mut body, received) =
+            whole(&head.headers, body, self.0.settings.max_body_bytes, &mut record.bytes_in).await?;
         let json_length = json_length(&head.headers, body.len())?;
         let info = routed.upstream.info();
         let depth = self.0.settings.max_json_depth;
-        let parsed = match json_length {
+        let mut parsed = match json_length {
             Some(length) => request::parse(&body, length, info, depth, received, &mut record.id)?,
             None => request::raw(&body, info, received)?,
         };
@@ -77,13 +70,18 @@ impl Service {
         let inputs = parsed.request.inputs.iter().map(|tensor| &tensor.data);
         let own = inputs.filter(|data| !whole.contains(&data.as_ptr())).map(Bytes::len).sum();
         body.count(own).map_err(unreadable)?;
+        let most = Most { bytes: self.0.settings.max_body_bytes, flag: FLAG };
+        let memory = self.0.shared_memory.as_ref();
+        let room = |bytes| body.count(bytes).map_err(unreadable);
+        let places = parsed.shared.fetch(memory, &mut parsed.request, most, room)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         let decoded = Instant::now();
         classes::check(&parsed.classes, info)?;
         let mut response = Self::run(routed, parsed.request).await?;
         let answered = Instant::now();
         classes::apply(&mut response, &parsed.classes, info)?;
-        let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary)?;
+        let placed = put(&places, &mut response)?;
+        let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary, &placed)?;
         let mut response_http = match split {
             Some(json_length) => answer::with_tensors(json_length, bytes),
             None => answer::bytes(200, bytes),
@@ -102,38 +100,47 @@ impl Service {
     }
 }
 
-/// What a body asks of the index; an empty one asks for all.
-#[derive(Default, serde::Deserialize)]
-struct Wanted {
-    #[serde(default)]
-    ready: bool,
+/// Reads a body and decompresses it: what the caller sent, when it was there, and in `sent` its size on the wire.
+async fn whole(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    sent: &mut usize,
+) -> Result<(Received, Instant), InferError> {
+    let encoding = content_encoding(headers)?;
+    let body = body.read(limit).await.map_err(unreadable)?;
+    let received = Instant::now();
+    *sent = body.len();
+    let body = match encoding {
+        Some(encoding) => body.decompress(encoding, limit).map_err(unreadable)?,
+        None => body,
+    };
+    Ok((body, received))
 }
 
-impl Service {
-    pub(super) async fn repository_index(
-        &self,
-        principal: &Principal,
-        repository: &str,
-        head: &Parts,
-        body: Body,
-    ) -> Result<Response<Bytes>, InferError> {
-        self.admit(principal, Verb::ReadServer, None)?;
-        let encoding = content_encoding(&head.headers)?;
-        let limit = self.0.settings.max_body_bytes;
-        let mut body = body.read(limit).await.map_err(unreadable)?;
-        if let Some(encoding) = encoding {
-            body = body.decompress(encoding, limit).map_err(unreadable)?;
+/// Most bytes of a body that only says what is wanted.
+const OBJECT_BYTES: usize = 64 << 10;
+
+/// Reads a body that is a small JSON object, or nothing. `what` it is for stands in the refusal of another.
+pub(super) async fn object<T: Default + DeserializeOwned>(
+    head: &Parts,
+    body: Body,
+    what: &str,
+    example: &str,
+) -> Result<T, InferError> {
+    let (body, _) = whole(&head.headers, body, OBJECT_BYTES, &mut 0).await.map_err(|fault| match fault {
+        InferError::TooLarge { .. } => {
+            InferError::invalid(format!("the body of {what} is larger than {OBJECT_BYTES} bytes"))
         }
-        let wrong = |error: serde_json::Error| {
-            let hint = r#"send {}, {"ready": true} or no body"#;
-            InferError::invalid_hint(format!("the body does not fit a repository index: {error}"), hint)
-        };
-        let wanted = match body.trim_ascii() {
-            [] => Wanted::default(),
-            text => serde_json::from_slice(text).map_err(wrong)?,
-        };
-        let entries = self.index(principal, repository, wanted.ready)?;
-        Ok(answer::json(200, &serde_json::json!(entries)))
+        other => other,
+    })?;
+    let wrong = |reason: &dyn std::fmt::Display| {
+        InferError::invalid_hint(format!("the body does not fit {what}: {reason}"), format!("send {example}"))
+    };
+    match body.trim_ascii() {
+        [] => Ok(T::default()),
+        text @ [b'{', ..] => serde_json::from_slice(text).map_err(|error| wrong(&error)),
+        _ => Err(wrong(&"it is not a JSON object")),
     }
 }
 
@@ -149,7 +156,7 @@ fn unreadable(fault: ReadError) -> InferError {
     }
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError> {
+pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, InferError> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

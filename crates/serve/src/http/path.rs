@@ -22,8 +22,20 @@ pub(super) enum Target {
         model: String,
         version: String,
     },
+    /// Regions of system shared memory; `None` for a path below theirs that means nothing.
+    SharedMemory(Option<Region>),
+    /// The log's settings.
+    Logging,
     /// Known, but not offered, by name.
     NotOffered(String),
+}
+
+/// What is wanted of regions of shared memory: of one, or of all where the name is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Region {
+    Status(String),
+    Register(String),
+    Unregister(String),
 }
 
 /// What is wanted of a model.
@@ -60,12 +72,25 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         ["repository", .., "models", _, verb @ ("load" | "unload")] => {
             Ok(Target::NotOffered(format!("the repository verb '{verb}'")))
         }
-        ["systemsharedmemory", ..] => Ok(Target::NotOffered("system shared memory".into())),
+        ["systemsharedmemory", rest @ ..] => Ok(Target::SharedMemory(region(rest))),
         ["cudasharedmemory", ..] => Ok(Target::NotOffered("CUDA shared memory".into())),
         ["trace", "setting"] => Ok(Target::NotOffered("the trace setting".into())),
-        ["logging"] => Ok(Target::NotOffered("the log setting".into())),
+        ["logging"] => Ok(Target::Logging),
         _ => Err(unknown()),
     }
+}
+
+fn region(rest: &[&str]) -> Option<Region> {
+    Some(match rest {
+        ["status"] => Region::Status(String::new()),
+        ["unregister"] => Region::Unregister(String::new()),
+        // An empty name would be "all" to what reads it further on.
+        ["region", "", ..] => return None,
+        ["region", name, "status"] => Region::Status(decode(name)),
+        ["region", name, "register"] => Region::Register(decode(name)),
+        ["region", name, "unregister"] => Region::Unregister(decode(name)),
+        _ => return None,
+    })
 }
 
 fn target(model: &str, version: &str, verb: &[&str]) -> Option<Target> {
@@ -96,6 +121,10 @@ mod tests {
         Target::Model { verb, model: model.into(), version: version.into() }
     }
 
+    fn memory(region: Region) -> Target {
+        Target::SharedMemory(Some(region))
+    }
+
     #[test]
     fn every_path_of_the_protocol_is_read() {
         let cases = [
@@ -107,6 +136,15 @@ mod tests {
             ("/v2/repository/index", Target::Index { repository: String::new() }),
             ("/v2/repository/a%20b/index", Target::Index { repository: "a b".into() }),
             ("/v2/models/stats", Target::Statistics),
+            ("/v2/logging", Target::Logging),
+            ("/v2/systemsharedmemory/status", memory(Region::Status(String::new()))),
+            ("/v2/systemsharedmemory/unregister", memory(Region::Unregister(String::new()))),
+            ("/v2/systemsharedmemory/region/a%20b/status", memory(Region::Status("a b".into()))),
+            ("/v2/systemsharedmemory/region/r/register", memory(Region::Register("r".into()))),
+            ("/v2/systemsharedmemory/region/r/unregister", memory(Region::Unregister("r".into()))),
+            ("/v2/systemsharedmemory/register", Target::SharedMemory(None)),
+            ("/v2/systemsharedmemory/region//unregister", Target::SharedMemory(None)),
+            ("/v2/systemsharedmemory", Target::SharedMemory(None)),
             ("/v2/models/stats/versions/1", model(Verb::Metadata, "stats", "1")),
             ("/v2/models/m/versions/2/stats", model(Verb::Statistics, "m", "2")),
             ("/v2/models/m", model(Verb::Metadata, "m", "")),
@@ -143,10 +181,8 @@ mod tests {
             "/v2/models/m/generate_stream",
             "/v2/models/m/trace/setting",
             "/v2/repository/models/m/load",
-            "/v2/systemsharedmemory/region/r/register",
             "/v2/cudasharedmemory/status",
             "/v2/trace/setting",
-            "/v2/logging",
         ] {
             assert!(matches!(parse(path), Ok(Target::NotOffered(_))), "{path}");
         }

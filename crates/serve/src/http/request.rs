@@ -5,6 +5,7 @@
 //! shape says.
 use crate::{
     classes::Classes,
+    memory::tensors::Shared,
     tensor::{Binary, each_once, intern, json_in},
 };
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub(super) struct Parsed {
     pub(super) request: InferRequest,
     pub(super) binary: Binary,
     pub(super) classes: Classes,
+    pub(super) shared: Shared,
 }
 
 /// Parses a body whose first `json_length` bytes are JSON. The request's own mark is left in `id` also if what
@@ -47,8 +49,12 @@ pub(super) fn parse(
         .map_err(|error| reading.explain(&error, json))?;
     let mut rest = body.slice(json_length.min(body.len())..);
     let mut inputs = Vec::with_capacity(head.inputs.len());
-    for input in head.inputs {
-        inputs.push(tensor(input, &mut rest, info, &reading)?);
+    let mut shared = Shared::default();
+    for mut input in head.inputs {
+        let slice = input.parameters.slice(&input.name)?;
+        let elsewhere = slice.is_some();
+        shared.inputs.extend(slice.map(|slice| (inputs.len(), slice)));
+        inputs.push(tensor(input, elsewhere, &mut rest, info, &reading)?);
     }
     if !rest.is_empty() {
         return Err(InferError::invalid_hint(
@@ -61,11 +67,16 @@ pub(super) fn parse(
     let binary = Binary { default: head.parameters.binary_output, by_output: by_output.collect() };
     let classes = head.outputs.iter().filter(|output| output.parameters.classes > 0);
     let classes = classes.map(|output| (output.name.clone(), output.parameters.classes)).collect();
-    let outputs: Vec<String> = head.outputs.into_iter().map(|output| output.name).collect();
+    let mut outputs: Vec<String> = Vec::with_capacity(head.outputs.len());
+    for mut output in head.outputs {
+        let slice = output.parameters.slice(&output.name)?;
+        shared.outputs.extend(slice.map(|slice| (output.name.clone(), slice)));
+        outputs.push(output.name);
+    }
     each_once(&outputs)?;
     let request =
         InferRequest { id: id.clone(), inputs, outputs, timeout: head.parameters.timeout, received };
-    Ok(Parsed { request, binary, classes })
+    Ok(Parsed { request, binary, classes, shared })
 }
 
 /// Takes a body as the only input of a model: one row of it, with as many elements along a free axis as there are.
@@ -108,7 +119,7 @@ pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<P
     let inputs = vec![Tensor { name: Arc::clone(name), datatype: input.datatype, shape, data }];
     let request = InferRequest { id: String::new(), inputs, outputs: Vec::new(), timeout: None, received };
     let binary = Binary { default: true, by_output: Vec::new() };
-    Ok(Parsed { request, binary, classes: Classes::new() })
+    Ok(Parsed { request, binary, classes: Classes::new(), shared: Shared::default() })
 }
 
 /// Gives the free axis of `shape`, if there is one, the extent at which the tensor has `bytes` bytes.
@@ -133,8 +144,10 @@ fn stretch(name: &str, shape: &mut [i64], size: usize, bytes: usize) -> Result<(
     Ok(())
 }
 
+/// Makes a tensor of an input; one that lies `elsewhere` has no data yet.
 fn tensor(
     input: Input<'_>,
+    elsewhere: bool,
     rest: &mut Bytes,
     info: &ModelInfo,
     reading: &Reading,
@@ -144,6 +157,13 @@ fn tensor(
     let datatype = datatype.ok_or_else(|| lacks("datatype"))?;
     let shape = shape.ok_or_else(|| lacks("shape"))?;
     let data = match (parameters.binary_size, data) {
+        (None, Data::None) if elsewhere => Bytes::new(),
+        _ if elsewhere => {
+            return Err(InferError::invalid_hint(
+                format!("input '{name}' has both data and a place in shared memory"),
+                "send one of the two",
+            ));
+        }
         (Some(_), Data::Parsed(_) | Data::Text(_)) => {
             return Err(InferError::invalid_hint(
                 format!("input '{name}' has both data and binary_data_size"),

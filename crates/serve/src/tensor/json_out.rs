@@ -3,6 +3,7 @@
 //! NaN and the infinities are written as `NaN`, `Infinity` and `-Infinity`, as Triton writes them: Python's parser
 //! reads them, strict ones do not, and the binary form has no such question.
 use super::Binary;
+use crate::memory::tensors::Placed;
 use bytes::Bytes;
 use xebec_core::{Datatype, InferError, InferResponse, ModelInfo, Tensor, tensor::bytes_elements};
 
@@ -12,6 +13,7 @@ pub(crate) fn response(
     id: &str,
     response: &InferResponse,
     binary: &Binary,
+    placed: &[Placed],
 ) -> Result<(Bytes, Option<usize>), InferError> {
     let mut out = Vec::with_capacity(capacity(response));
     out.push(b'{');
@@ -31,7 +33,9 @@ pub(crate) fn response(
             out.push(b',');
         }
         head(&mut out, tensor);
-        if binary.wants(&tensor.name) {
+        if let Some(placed) = placed.iter().find(|placed| *placed.output == *tensor.name) {
+            place(&mut out, placed);
+        } else if binary.wants(&tensor.name) {
             out.extend_from_slice(b"\"parameters\":{\"binary_data_size\":");
             out.extend_from_slice(itoa::Buffer::new().format(tensor.data.len()).as_bytes());
             out.extend_from_slice(b"}}");
@@ -49,6 +53,19 @@ pub(crate) fn response(
     let json_length = out.len();
     blobs.into_iter().for_each(|blob| out.extend_from_slice(blob));
     Ok((out.into(), Some(json_length)))
+}
+
+/// Where in shared memory an output lies.
+fn place(out: &mut Vec<u8>, placed: &Placed) {
+    out.extend_from_slice(b"\"parameters\":{\"shared_memory_region\":");
+    string(out, &placed.region);
+    out.extend_from_slice(b",\"shared_memory_byte_size\":");
+    whole(out, placed.byte_size);
+    if placed.offset > 0 {
+        out.extend_from_slice(b",\"shared_memory_offset\":");
+        whole(out, placed.offset);
+    }
+    out.extend_from_slice(b"}}");
 }
 
 fn capacity(response: &InferResponse) -> usize {

@@ -108,7 +108,15 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
     assert_eq!((metadata.name.as_str(), metadata.version.as_str()), ("triton", "1.2.3"));
     assert_eq!(
         metadata.extensions,
-        ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"]
+        [
+            "binary_tensor_data",
+            "classification",
+            "logging",
+            "model_configuration",
+            "parameters",
+            "statistics",
+            "system_shared_memory"
+        ]
     );
     let (message, ..) = call(&mut client, &format!("{SERVICE}/ServerReady"), &()).await;
     assert!(ServerReadyResponse::decode(message).unwrap().ready);
@@ -159,14 +167,10 @@ async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     for method in [
         "RepositoryModelLoad",
         "RepositoryModelUnload",
-        "SystemSharedMemoryStatus",
-        "SystemSharedMemoryRegister",
-        "SystemSharedMemoryUnregister",
         "CudaSharedMemoryStatus",
         "CudaSharedMemoryRegister",
         "CudaSharedMemoryUnregister",
         "TraceSetting",
-        "LogSettings",
     ] {
         let (_, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &()).await;
         assert_eq!((status, message), (12, format!("{method} is not offered by this version of xebec")));
@@ -188,6 +192,10 @@ async fn every_method_asks_the_gate() {
         "/inference.GRPCInferenceService/ModelConfig",
         "/inference.GRPCInferenceService/ModelStatistics",
         "/inference.GRPCInferenceService/RepositoryIndex",
+        "/inference.GRPCInferenceService/LogSettings",
+        "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
+        "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
+        "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",
         INFER,
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",

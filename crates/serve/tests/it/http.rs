@@ -8,7 +8,10 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
     let want: serde_json::Value = serde_json::json!({
         "name": "triton", "version": "1.2.3",
-        "extensions": ["binary_tensor_data", "classification", "model_configuration", "parameters", "statistics"],
+        "extensions": [
+            "binary_tensor_data", "classification", "logging", "model_configuration", "parameters", "statistics",
+            "system_shared_memory",
+        ],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},
     });
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap(), want);
@@ -170,10 +173,8 @@ fn what_triton_offers_and_this_server_does_not_is_named() {
         ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
         ("POST", "/v2/repository/models/echo/load", "load"),
         ("POST", "/v2/repository/models/echo/unload", "unload"),
-        ("GET", "/v2/systemsharedmemory/status", "system shared memory"),
         ("POST", "/v2/cudasharedmemory/region/r/register", "CUDA shared memory"),
         ("GET", "/v2/trace/setting", "trace setting"),
-        ("POST", "/v2/logging", "log setting"),
     ] {
         let answer = server.exchange(method, path, &[], b"{}");
         assert_eq!(answer.status, 501, "{path}");
@@ -198,6 +199,11 @@ fn every_path_asks_the_gate() {
         ("POST", "/v2/models/echo/infer"),
         ("POST", "/v2/models/none/infer"),
         ("POST", "/v2/repository/index"),
+        ("GET", "/v2/logging"),
+        ("POST", "/v2/logging"),
+        ("GET", "/v2/systemsharedmemory/status"),
+        ("POST", "/v2/systemsharedmemory/unregister"),
+        ("POST", "/v2/systemsharedmemory/region/r/register"),
     ] {
         let answer = server.exchange(method, path, &[], b"not even JSON");
         assert_eq!((answer.status, answer.text()), (403, r#"{"error":"not you"}"#), "{path}");

@@ -8,4 +8,5 @@ mod http;
 mod infer;
 mod record;
 mod server;
+mod settings;
 mod stream;

@@ -12,6 +12,7 @@ use std::{
 use tokio::sync::watch;
 use xebec_core::{
     Gate, TenantId,
+    log::{LogControl, LogSettings},
     permit::{Admit, Ask, Decision, Denied},
     port::Turn,
 };
@@ -21,7 +22,10 @@ use xebec_net::{
     listener,
     reactor::{Counters, Listeners, Reactor, Shared},
 };
-use xebec_serve::{AccessEntry, AccessLog, Dialect, Parts, Service, Settings, Unrouted};
+use xebec_serve::{
+    AccessEntry, AccessLog, Dialect, Parts, Service, Settings, Unrouted,
+    memory::{Allowed, SharedMemory},
+};
 
 /// A bound on a failing test, not a wait.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +47,25 @@ impl Admit for All {
         } else {
             Decision::Deny(Denied { reason: "not you".into() })
         }
+    }
+}
+
+/// Keeps the settings of a log that there is not.
+pub(crate) struct Levels(Mutex<LogSettings>);
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self(Mutex::new(LogSettings { error: true, warning: true, info: false, verbose_level: 0 }))
+    }
+}
+
+impl LogControl for Levels {
+    fn settings(&self) -> LogSettings {
+        *self.0.lock().unwrap()
+    }
+
+    fn apply(&self, settings: LogSettings) {
+        *self.0.lock().unwrap() = settings;
     }
 }
 
@@ -72,6 +95,9 @@ pub(crate) struct Server {
     pub(crate) models: Arc<Models>,
     pub(crate) log: Arc<Log>,
     pub(crate) unrouted: Arc<Unrouted>,
+    pub(crate) log_settings: Arc<Levels>,
+    /// In place of the machine's shared memory; names that begin with `xebec-` are allowed.
+    pub(crate) memory: tempfile::TempDir,
     reactor: Option<Reactor>,
 }
 
@@ -81,10 +107,16 @@ impl Server {
     }
 
     pub(crate) fn with(dialect: Dialect, allow: bool) -> Self {
+        Self::with_memory(dialect, allow, true)
+    }
+
+    pub(crate) fn with_memory(dialect: Dialect, allow: bool, shared_memory: bool) -> Self {
         let models = Arc::new(Models::default());
         let (ready, readiness) = watch::channel(true);
         let (log, unrouted) = (Arc::new(Log::default()), Arc::new(Unrouted::default()));
         let drain = Drain::new(PATIENCE);
+        let memory = tempfile::tempdir().unwrap();
+        let log_settings = Arc::new(Levels::default());
         let service = Service::new(Parts {
             gate: Gate::new(Arc::new(All(allow))),
             router: Arc::<Models>::clone(&models),
@@ -93,12 +125,16 @@ impl Server {
                 server_name: "triton".into(),
                 server_version: "1.2.3".into(),
                 max_body_bytes: MAX_BODY_BYTES,
+                max_message_bytes: MAX_BODY_BYTES,
                 max_json_depth: 100,
             },
             drain: drain.clone(),
             readiness,
             access_log: Some(Arc::<Log>::clone(&log)),
             unrouted: Arc::clone(&unrouted),
+            shared_memory: shared_memory
+                .then(|| SharedMemory::new(Allowed::parse("xebec-*").unwrap(), memory.path().to_owned())),
+            log: Arc::<Levels>::clone(&log_settings),
         });
         let bind = || listener::bind(([127, 0, 0, 1], 0).into(), 1).unwrap();
         let (http, grpc) = (bind(), bind());
@@ -109,7 +145,18 @@ impl Server {
         let shared =
             Shared { limits: Limits::default(), drain: drain.clone(), turn: Arc::new(NoTurn), counters };
         let reactor = Some(Reactor::start(1, listeners, &shared).unwrap());
-        Self { http: http_address, grpc: grpc_address, drain, ready, models, log, unrouted, reactor }
+        Self {
+            http: http_address,
+            grpc: grpc_address,
+            drain,
+            ready,
+            models,
+            log,
+            unrouted,
+            log_settings,
+            memory,
+            reactor,
+        }
     }
 
     /// Begins the drain as the binary does.

@@ -125,6 +125,11 @@ settings! {
         /// ONNX Runtime's library. Else: ORT_DYLIB_PATH, beside the executable, `make engine`, a Python wheel.
         onnxruntime_library = "onnxruntime-library" "XEBEC_ONNXRUNTIME_LIBRARY" "FILE" "";
     }
+    "Shared memory" {
+        /// Names of POSIX shared memory that callers on this machine may register, separated by commas; '*' at the end of one
+        /// stands for any ending. Without it, shared memory is off.
+        allow_shared_memory = "allow-shared-memory" "XEBEC_ALLOW_SHARED_MEMORY" "NAMES" "";
+    }
     "Limits" {
         /// Largest body of an HTTP request, in bytes, compressed and decompressed.
         http_max_input_size = "http-max-input-size" "XEBEC_HTTP_MAX_INPUT_SIZE" "BYTES" "67108864";

@@ -231,3 +231,13 @@ fn what_is_in_force_is_printed() {
         "{text}"
     );
 }
+
+#[test]
+fn shared_memory_is_off_and_never_all_of_it() {
+    assert_eq!(with_repository(&[]).unwrap().shared_memory, None);
+    assert!(with_repository(&["--allow-shared-memory", "input,frames-*"]).unwrap().shared_memory.is_some());
+    for names in ["*", "a,*", "../x", "a/b"] {
+        let faults = with_repository(&["--allow-shared-memory", names]).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains("--allow-shared-memory"), "{faults:?}");
+    }
+}

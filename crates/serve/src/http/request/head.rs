@@ -116,8 +116,7 @@ impl<'de> Object<'de> for Input<'de> {
                     Some(text.parse().map_err(|error| reading.refuse::<A::Error>(unknown(error)))?);
             }
             "parameters" => {
-                let (name, parameters) = (&self.name, &mut self.parameters);
-                let take = |key: &str, value: &Value<'_>| parameters.take(name, key, value);
+                let take = |key: &str, value: &Value<'_>| self.parameters.take(key, value);
                 map.next_value_seed(Parameters { reading, take })?;
             }
             _ => {
@@ -148,8 +147,7 @@ impl<'de> Object<'de> for Output {
             self.name = map.next_value()?;
             return Ok(());
         }
-        let (name, parameters) = (&self.name, &mut self.parameters);
-        let take = |key: &str, value: &Value<'_>| parameters.take(name, key, value);
+        let take = |key: &str, value: &Value<'_>| self.parameters.take(key, value);
         map.next_value_seed(Parameters { reading, take })
     }
 

@@ -353,7 +353,6 @@ fn what_is_not_offered_keeps_its_status_although_it_stood_in_json() {
         (r#"{"parameters":{"priority":null},"inputs":[]}"#, "priority"),
         (r#"{"parameters":{"headers":"x"},"inputs":[]}"#, "headers"),
         (r#"{"parameters":{"headers":{"a":"b"}},"inputs":[]}"#, "headers"),
-        (r#"{"inputs":[{"name":"x","parameters":{"shared_memory_region":"r"}}]}"#, "shared_memory_region"),
     ] {
         let error = parse_json(body).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{body}");

@@ -23,7 +23,7 @@ fn requested_outputs_and_their_form_are_read() {
 fn answer(datatype: Datatype, shape: Vec<i64>, data: Vec<u8>) -> Result<String, String> {
     let outputs = vec![Tensor { name: "y".into(), datatype, shape, data: data.into() }];
     let response = InferResponse { outputs, timings: Timings::default() };
-    let written = json_out::response(&info(), "a\"b", &response, &Binary::default());
+    let written = json_out::response(&info(), "a\"b", &response, &Binary::default(), &[]);
     written.map(|(bytes, _)| String::from_utf8(bytes.to_vec()).unwrap()).map_err(|error| error.to_string())
 }
 

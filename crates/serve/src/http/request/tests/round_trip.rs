@@ -33,7 +33,7 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
 
 fn respond(tensors: Vec<Tensor>, binary: &Binary) -> (Bytes, Option<usize>) {
     let response = InferResponse { outputs: tensors, timings: Timings::default() };
-    json_out::response(&info(), "", &response, binary).unwrap()
+    json_out::response(&info(), "", &response, binary, &[]).unwrap()
 }
 
 /// An answer is a request with another word in it.
