@@ -8,7 +8,7 @@ use crate::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
-use std::{cell::RefCell, future::Future, pin::Pin};
+use std::{cell::RefCell, future::Future, ops::Deref, pin::Pin};
 use xebec_core::{Code, Principal};
 
 /// Answers HTTP/1.1 requests.
@@ -30,18 +30,19 @@ pub struct GrpcCall<'a> {
     /// The call's metadata.
     pub metadata: &'a HeaderMap,
     /// The message, decompressed and without its prefix.
-    pub message: Bytes,
-    /// What the message holds of the memory for requests, as long as the call lives.
-    pub room: Room,
+    pub message: Message,
 }
 
-/// A call's part of the core's memory for requests.
+/// A message that was read. As long as this lives, its memory counts against the core's.
 #[derive(Debug)]
-pub struct Room(RefCell<Hold>);
+pub struct Message {
+    bytes: Bytes,
+    hold: RefCell<Hold>,
+}
 
-impl Room {
-    pub(crate) fn new(hold: Hold) -> Self {
-        Self(RefCell::new(hold))
+impl Message {
+    pub(crate) fn new((bytes, hold): (Bytes, Hold)) -> Self {
+        Self { bytes, hold: RefCell::new(hold) }
     }
 
     /// Counts memory that the call takes beside its message.
@@ -49,7 +50,15 @@ impl Room {
     /// # Errors
     /// There is no room for it now.
     pub fn count(&self, bytes: usize) -> Result<(), ReadError> {
-        self.0.borrow_mut().grow(bytes).map_err(|_| ReadError::NoRoom)
+        self.hold.borrow_mut().grow(bytes).map_err(|_| ReadError::NoRoom)
+    }
+}
+
+impl Deref for Message {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
     }
 }
 

@@ -157,7 +157,12 @@ impl GrpcService for Service {
         let asked = reflects.then(|| parse(&call)).transpose()?;
         if asked.is_none() {
             // What does not even name a model leaves no answer to give, nor trust in what follows.
-            decode::peek(&call.message).map_err(|error| status(&error, ""))?;
+            decode::peek(&call.message).map_err(|error| {
+                let mut record = Record::new(self, call.principal, Protocol::Grpc);
+                record.bytes_in = call.message.len();
+                record.fail(&error);
+                status(&error, "")
+            })?;
         }
         Ok(async move {
             match asked {
@@ -342,7 +347,7 @@ impl Service {
         let decoded = decode::request(&call.message, info, received, &mut record.id)?;
         let Decoded { mut request, classes, shared, final_response } = decoded;
         let most = Most { bytes: self.0.settings.max_message_bytes, flag: FLAG };
-        let room = |bytes| call.room.count(bytes).map_err(|_| InferError::NoRoom);
+        let room = |bytes| call.message.count(bytes).map_err(|_| InferError::NoRoom);
         let places = shared.fetch(self.0.shared_memory.as_ref(), &mut request, most, room)?;
         let rows = rows(&*routed.upstream, &request);
         let decoded = Instant::now();

@@ -9,7 +9,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Room},
+    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -46,10 +46,9 @@ pub(super) async fn answer<S: GrpcService>(
         let encoding = message::encoding(&head.headers)?;
         let peek = |start: &[u8]| service.peek(principal, path, start);
         // Held until the answer is made: what waits counts like what is being read.
-        let (message, hold) = message::read(body, encoding, core, peek).await?;
+        let message = Message::new(message::read(body, encoding, core, peek).await?);
         core.expect_work();
-        let room = Room::new(hold);
-        service.call(GrpcCall { principal, path, metadata: &head.headers, message, room }).await
+        service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
     };
     let mut work = pin!(work);
     let timed = pin!(deadline(&head.headers, caught(work.as_mut())));

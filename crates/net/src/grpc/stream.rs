@@ -13,7 +13,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Room},
+    service::{GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
@@ -52,7 +52,7 @@ pub(super) enum End {
 
 /// What happened next.
 enum Step {
-    Message(Bytes, Hold),
+    Message(Message),
     Answer(Result<GrpcMessage, GrpcStatus>, Hold),
     Send,
     Ended(Option<GrpcStatus>),
@@ -98,11 +98,10 @@ pub(super) async fn converse<S: GrpcService>(
             if ready.bytes > 0 { Poll::Ready(Step::Send) } else { Poll::Pending }
         });
         match step.await {
-            Step::Message(message, hold) => {
+            Step::Message(message) => {
                 core.expect_work();
                 let Call { principal, path, metadata } = call;
-                let room = Room::new(hold);
-                match service.begin(GrpcCall { principal, path, metadata, message, room }) {
+                match service.begin(GrpcCall { principal, path, metadata, message }) {
                     Ok(answer) => answers.push_back(held(answer, core)),
                     Err(status) => end = Some(Some(status)),
                 }
@@ -166,7 +165,12 @@ async fn held(
     answer: impl Future<Output = GrpcMessage>,
     core: &Core,
 ) -> (Result<GrpcMessage, GrpcStatus>, Hold) {
-    let outcome = caught(pin!(answer)).await.map_err(|_| {
+    let outcome = {
+        let answer = pin!(answer);
+        caught(answer).await
+    };
+    // Here the message is gone, and what it held.
+    let outcome = outcome.map_err(|_| {
         core.counters.panics.add(1);
         fail(Code::Internal, "internal error")
     });
@@ -213,9 +217,9 @@ impl<'a> Incoming<'a> {
             return Poll::Ready(Step::Gone);
         }
         match next {
-            Ok(Some((message, hold))) => {
+            Ok(Some(message)) => {
                 (self.rests, self.pace) = (None, Pace::new(self.core.limits.stall_timeout));
-                Poll::Ready(Step::Message(message, hold))
+                Poll::Ready(Step::Message(Message::new(message)))
             }
             Ok(None) => self.judge(cx, in_flight, draining).map(Step::Ended),
             Err(status) => Poll::Ready(Step::Ended(Some(status))),

@@ -200,6 +200,34 @@ async fn a_reset_drops_what_runs_and_gives_back_what_was_not_read() {
 }
 
 #[tokio::test]
+async fn what_waits_in_a_stream_fills_the_memory_for_requests_and_ends_it_behind_its_answers() {
+    // Each of the two cores has a share of half a MiB.
+    let server = Server::start(Limits { max_buffered_bytes: 1 << 20, ..Limits::default() });
+    let mut client = connect(&server).await;
+    let mut talk = Talk::open(&mut client, &[]).await;
+    let message = [b'h'; 60 << 10];
+    for sent in 1..=8 {
+        talk.say(&message);
+        until("it is begun", || server.echo.begun.load(SeqCst) == sent).await;
+    }
+    talk.say(&message);
+    // A call beside it is refused as well, until the stream has let go.
+    let mut beside = Talk::open(&mut client, &[]).await;
+    beside.say(&message);
+    let full = "the requests being read and waiting fill the memory for them; try again";
+    assert_eq!(beside.end().await, ("14".into(), full.into()));
+    for _ in 0..8 {
+        server.echo.release.notify_one();
+        assert_eq!(talk.hear().await.map(|answer| answer.len()), Some(message.len()));
+    }
+    assert_eq!(talk.end().await, ("14".into(), full.into()));
+    let mut after = Talk::open(&mut client, &[]).await;
+    after.up.send_data(framed(&[b'x'; 60 << 10]), true).unwrap();
+    assert_eq!(after.hear().await.map(|answer| answer.len()), Some(message.len()));
+    assert_eq!(after.end().await.0, "0");
+}
+
+#[tokio::test]
 async fn a_deadline_ends_a_call_of_many_as_well() {
     let server = Server::start(Limits::default());
     let mut client = connect(&server).await;

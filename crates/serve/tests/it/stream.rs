@@ -184,6 +184,9 @@ async fn a_message_that_is_no_request_ends_the_stream_behind_the_answers_to_thos
     let (answers, status, words) = rest(down).await;
     assert_eq!((answers.len(), status.as_str()), (2, "3"));
     assert!(words.contains("the message is not a ModelInferRequest"), "{words}");
+    assert_eq!(server.unrouted.counts(), [(400, 1)]);
+    let logged = server.log.0.lock().unwrap();
+    assert!(logged.iter().any(|line| line.starts_with("grpc infer /0  400 '' 40 0 ")), "{logged:?}");
 }
 
 #[tokio::test]
