@@ -26,8 +26,7 @@ pub(crate) struct Log {
 /// Starts the log. A second start in one process changes nothing.
 pub(crate) fn start(config: &Config) -> Arc<Log> {
     let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let settings = Mutex::new(settings_of(filter.max_level_hint()));
-    let (lines, handle) = reload::Layer::new(Box::new(filter) as Lines);
+    let (lines, log) = filtered(filter);
     let out = fmt::layer().with_writer(std::io::stderr);
     // A line that cannot be written is lost. Told with eprintln!, as is the default, a closed standard error would be a
     // panic in whatever thread had something to say.
@@ -42,7 +41,14 @@ pub(crate) fn start(config: &Config) -> Arc<Log> {
             tracing_subscriber::registry().with(out).try_init()
         }
     };
-    Arc::new(Log { lines: handle, settings })
+    Arc::new(log)
+}
+
+/// The filter of the lines, and what changes it.
+fn filtered(filter: EnvFilter) -> (reload::Layer<Lines, Registry>, Log) {
+    let settings = Mutex::new(settings_of(filter.max_level_hint()));
+    let (layer, lines) = reload::Layer::new(Box::new(filter) as Lines);
+    (layer, Log { lines, settings })
 }
 
 /// The kinds of lines that a level of filters lets through.
@@ -107,6 +113,49 @@ mod tests {
         assert_eq!(of("error"), kinds(true, false, false, 0));
         assert_eq!(of("warn,xebec=info"), kinds(true, true, true, 0));
         assert_eq!(of("warn,xebec=trace"), kinds(true, true, true, 2));
+    }
+
+    /// A log in memory.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_of_a_kind_come_and_go_while_the_log_runs() {
+        let kept = Kept::default();
+        let (lines, log) = filtered(EnvFilter::new("warn"));
+        let writer = kept.clone();
+        let out = fmt::layer().with_writer(move || writer.clone()).with_filter(lines);
+        let said = || {
+            tracing::error!("an error");
+            tracing::warn!("a warning");
+            tracing::info!("an event");
+            tracing::debug!("a detail");
+            tracing::trace!("a trace");
+            tracing::debug!(target: "h2", "a library's detail");
+            let text = String::from_utf8(std::mem::take(&mut *kept.0.lock().unwrap())).unwrap();
+            let has = |words: &str| text.contains(words);
+            ["an error", "a warning", "an event", "a detail", "a trace", "a library's"].map(has)
+        };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(out), || {
+            assert_eq!(said(), [true, true, false, false, false, false]);
+            log.apply(LogSettings { error: true, warning: false, info: true, verbose_level: 1 });
+            assert_eq!(said(), [true, false, true, true, false, false]);
+            log.apply(LogSettings { error: false, warning: false, info: false, verbose_level: 2 });
+            assert_eq!(said(), [false, false, false, true, true, false]);
+            log.apply(LogSettings { error: false, warning: false, info: false, verbose_level: 0 });
+            assert_eq!(said(), [false; 6]);
+        });
     }
 
     #[test]
