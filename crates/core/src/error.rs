@@ -101,6 +101,36 @@ pub enum InferError {
         /** Which. */
         version: u64,
     },
+    /// The model is served, but not in memory. Protocols wake it and ask again: no caller sees this.
+    #[error("model '{model}' is not in memory")]
+    NotResident {
+        /** Name. */
+        model: String,
+    },
+    /// The memory for models is taken by others, which are all in use.
+    #[error("there is no memory to load model '{model}'")]
+    NoModelMemory {
+        /** Name. */
+        model: String,
+    },
+    /// A model could not be loaded on somebody's order.
+    #[error("failed to load '{model}', {reason}")]
+    LoadFailed {
+        /** As the caller wrote it. */
+        model: String,
+        /** Why. */
+        reason: String,
+        /** Whose fault it is. */
+        code: Code,
+    },
+    /// A model could not be unloaded on somebody's order.
+    #[error("failed to unload '{model}', {reason}")]
+    UnloadFailed {
+        /** As the caller wrote it. */
+        model: String,
+        /** Why. */
+        reason: String,
+    },
     /// The request says something that cannot be, for example in its encoding.
     #[error("{message}")]
     Invalid {
@@ -284,8 +314,12 @@ impl InferError {
             Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Missing { .. }
-            | Self::UnknownPath { .. } => Code::NotFound,
+            | Self::UnknownPath { .. }
+            | Self::UnloadFailed { .. } => Code::NotFound,
+            Self::LoadFailed { code, .. } => *code,
             Self::NoVersions { .. }
+            | Self::NotResident { .. }
+            | Self::NoModelMemory { .. }
             | Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
             | Self::NoRoom
@@ -320,9 +354,12 @@ impl InferError {
     /// The label under which the failure is counted.
     pub const fn failure_reason(&self) -> FailureReason {
         match self {
-            Self::QueueFull { .. } | Self::NoRoom | Self::Timeout | Self::Draining | Self::NotReady(_) => {
-                FailureReason::Rejected
-            }
+            Self::QueueFull { .. }
+            | Self::NoRoom
+            | Self::NoModelMemory { .. }
+            | Self::Timeout
+            | Self::Draining
+            | Self::NotReady(_) => FailureReason::Rejected,
             Self::Cancelled => FailureReason::Canceled,
             Self::Engine { .. } => FailureReason::Backend,
             _ => FailureReason::Other,
@@ -349,6 +386,9 @@ impl InferError {
             }
             Self::NoRoom => Some(
                 "try again in a moment; the operator can raise the limit with --max-buffered-bytes".into(),
+            ),
+            Self::NoModelMemory { .. } => Some(
+                "try again in a moment; the operator can raise the limit with --model-memory-budget".into(),
             ),
             Self::UnknownPath { path } => {
                 Some(format!("'{path}' is not a path of this server; GET /v2 tells what is"))

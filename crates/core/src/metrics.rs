@@ -252,6 +252,17 @@ impl ModelMetrics {
     }
 }
 
+/// What models have come into memory and gone.
+#[derive(Debug, Default)]
+pub struct ResidentMetrics {
+    /// Versions loaded.
+    pub loads: Counter,
+    /// Versions that could not be.
+    pub failed_loads: Counter,
+    /// Models sent out of memory to make room.
+    pub evictions: Counter,
+}
+
 /// Runs of so many rows.
 #[derive(Debug, Default)]
 pub struct BatchStats {

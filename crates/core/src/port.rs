@@ -8,6 +8,7 @@ use crate::{
     InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Version, metrics::ModelMetrics,
     model_config::ModelConfig,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Where the answer of one request goes. Called exactly once; dropped uncalled it means the upstream broke.
@@ -51,10 +52,22 @@ pub trait Turn: Send + Sync {
 pub enum ModelState {
     /// Being read and warmed up.
     Loading,
-    /// Answers requests.
-    Ready,
+    /// Answers requests. The note says what else there is to know: that a reload failed, that it is not in memory.
+    Ready {
+        /** Empty if there is nothing. */
+        note: String,
+    },
+    /// Takes nothing new and finishes what it has.
+    Unloading,
     /// Not served, with the reason.
     Unavailable(String),
+}
+
+impl ModelState {
+    /// Whether it answers requests.
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
 }
 
 /// One row of the list of models.
@@ -87,6 +100,9 @@ pub trait Router: Send + Sync {
     /// The model or version is unknown, loading or not available.
     fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError>;
 
+    /// Brings the permit's model back into memory, after [`Self::route`] said [`InferError::NotResident`].
+    fn wake(&self, permit: &Permit, done: Done);
+
     /// All ready versions of the permit's model, oldest first.
     fn versions(&self, permit: &Permit) -> Vec<Version>;
 
@@ -101,4 +117,25 @@ pub trait Router: Send + Sync {
 
     /// The engine behind.
     fn engine(&self) -> EngineReport;
+}
+
+/// Told once when an order has been carried out, or why it could not be. Must not block.
+pub type Done = Box<dyn FnOnce(Result<(), InferError>) + Send>;
+
+/// What a load has to say beside a model's name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// A configuration in the JSON form of Protocol Buffers, in place of `config.pbtxt`.
+    pub config: Option<String>,
+    /// Files by their path below the model's folder, in place of the folder.
+    pub files: Vec<(String, Bytes)>,
+}
+
+/// Changes what is served. Orders for one model are carried out one after the other, in the order given.
+pub trait Control: Send + Sync {
+    /// Brings the permit's model to what its files say: what is new is loaded before what is old goes.
+    fn load(&self, permit: &Permit, overrides: Overrides, done: Done);
+
+    /// Takes the permit's model out of service; requests that it has are still answered.
+    fn unload(&self, permit: &Permit, done: Done);
 }

@@ -1,67 +1,111 @@
-//! Every model of this process: loading, and finding the revision of a request.
+//! Every model of this process: loading, reloading and unloading, and finding the revision of a request.
 //!
-//! Reading is without locks: a load replaces the whole map. Invariants: a version is routed to only once it is warm;
-//! one that cannot be loaded says why for as long as it is listed, and the others are served.
+//! Reading is without locks: a change replaces what callers see of a model as a whole. Invariants: a version is routed
+//! to only once it is warm; what is new is loaded before what is old goes, and if it cannot be, what is old stays; one
+//! that cannot be loaded says why for as long as it is listed, and the others are served; orders for one model are
+//! carried out in the order given.
 //!
-//! Not here: what a model is loaded from (`repository`), how it runs (`served`).
+//! Not here: what a model is loaded from (`repository`), how a version is loaded (`build`), how it runs (`served`).
 use crate::{
     backend::{Backend, LoadError},
-    onnx::{self, OnnxError},
+    onnx::OnnxError,
     repository::{
-        Candidate, RepositoryError, Scan,
-        complete::{self, Defaults, Misfit},
+        RepositoryError, Scan,
+        complete::{Defaults, Misfit},
+        sums::SumError,
     },
     runner::Observer,
-    served::Served,
 };
 use arc_swap::ArcSwap;
+use budget::Budget;
+use entry::{Entry, Face, State};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, HashSet},
     error::Error,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc,
     },
-    time::Instant,
+    thread::JoinHandle,
 };
+use work::{Task, Work};
 use xebec_core::{
     InferError, ModelName, Permit, Version,
-    port::{EngineReport, ModelRow, ModelState, Router, Upstream},
+    metrics::ResidentMetrics,
+    port::{Control, Done, EngineReport, ModelRow, Overrides, Router, Upstream},
 };
 
-/// Models read and built at the same time.
-const LOAD_THREADS: usize = 4;
+mod budget;
+mod build;
+mod entry;
+mod order;
+mod poll;
+mod source;
+#[cfg(test)]
+#[cfg(feature = "engine-rten")]
+mod tests;
+mod work;
+
+pub use build::start;
+pub use poll::{Poll, Poller};
+pub use source::Source;
+
+use order::Order;
+
+/// Orders of callers that may wait.
+const MOST_ORDERS: usize = 1024;
 
 /// How models are loaded.
 #[derive(Clone)]
 pub struct Settings {
     /// What the flags say where a model does not.
     pub defaults: Defaults,
-    /// Whether one model that cannot be served makes the server not ready.
+    /// Whether one model that cannot be served at start makes the server not ready.
     pub strict_readiness: bool,
     /// Told of every run of every model.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Models that are loaded at the same time.
+    pub loaders: usize,
+    /// Bytes that all models together may take; they are then loaded when they are asked for. No limit if `None`.
+    pub memory: Option<u64>,
+    /// Whether an order may bring files.
+    pub uploads: bool,
+}
+
+impl Settings {
+    /// Four loaders, no limit of memory, no files with an order.
+    pub fn new(defaults: Defaults) -> Self {
+        Self { defaults, strict_readiness: true, observer: None, loaders: 4, memory: None, uploads: false }
+    }
 }
 
 /// The models of this process.
 pub struct Catalog {
+    core: Arc<Core>,
+    loaders: Vec<JoinHandle<()>>,
+}
+
+struct Core {
     backend: Arc<dyn Backend>,
     settings: Settings,
+    source: Source,
     models: ArcSwap<Models>,
+    work: Work<Order>,
+    budget: Option<Arc<Budget>>,
+    residents: ResidentMetrics,
+    /// Counts the requests, where models are sent out of memory by when they were used last.
+    clock: AtomicU64,
     loaded: AtomicBool,
-    stopped: AtomicBool,
+    /// Models that were wanted at start and cannot be served: of them the server is not ready.
+    missing: Mutex<HashSet<ModelName>>,
 }
 
-type Models = HashMap<ModelName, BTreeMap<Option<Version>, State>>;
-
-#[derive(Clone)]
-enum State {
-    Loading,
-    Ready(Arc<Served>),
-    Unavailable(String),
-}
+type Models = HashMap<ModelName, Arc<Entry>>;
 
 /// A version could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +129,28 @@ pub enum CatalogError {
     /// Its configuration does not fit.
     #[error(transparent)]
     Misfit(#[from] Misfit),
+    /// A file is not what its owner said it is.
+    #[error(transparent)]
+    Sums(#[from] SumError),
+    /// Its files were replaced again and again while they were read.
+    #[error("{} was replaced each time it was read: write a new file beside it and rename it over the old one", path.display())]
+    Replaced {
+        /** File. */
+        path: PathBuf,
+    },
+    /// It needs more memory than all models together may have.
+    #[error(
+        "it needs about {bytes} bytes, and all models together may have {limit}: raise --model-memory-budget"
+    )]
+    TooLarge {
+        /** By the size of its files. */
+        bytes: u64,
+        /** Of all models. */
+        limit: u64,
+    },
+    /// The memory for models is taken by others, which are in use.
+    #[error("there is no memory: all models that are loaded are in use; raise --model-memory-budget")]
+    NoMemory,
     /// The engine refused it.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -109,113 +175,163 @@ pub struct Failure {
 
 impl Catalog {
     /// A catalog without models, which is not ready until [`Self::load`] is over.
-    pub fn new(backend: Arc<dyn Backend>, settings: Settings) -> Self {
-        let models = ArcSwap::from_pointee(Models::new());
-        Self { backend, settings, models, loaded: AtomicBool::new(false), stopped: AtomicBool::new(false) }
-    }
-
-    /// Ends a load that goes on in another thread: what has not begun is left out, and is no failure.
-    pub fn stop_loading(&self) {
-        self.stopped.store(true, SeqCst);
-    }
-
-    /// Loads everything that a scan found, a few at a time, and returns what could not be. `progress` is told of each
-    /// version that is done.
-    pub fn load(&self, scan: Scan, progress: &(dyn Fn(&ModelName, Version) + Sync)) -> Vec<Failure> {
-        let mut failures = Vec::new();
-        for (model, error) in scan.faults {
-            let reason = chain(&error);
-            tracing::error!(%model, error = %reason, "model is not served");
-            self.set(&model, None, State::Unavailable(reason.clone()));
-            failures.push(Failure { model, version: None, reason });
-        }
-        let work: Vec<(Candidate, Version)> = scan
-            .candidates
-            .into_iter()
-            .flat_map(|candidate| {
-                let versions: Vec<Version> = candidate.versions.keys().copied().collect();
-                versions.into_iter().map(move |version| (candidate.clone(), version))
-            })
-            .collect();
-        for (candidate, version) in &work {
-            self.set(&candidate.name, Some(*version), State::Loading);
-        }
-        let (next, failed) = (Mutex::new(work.iter()), Mutex::new(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..LOAD_THREADS.min(work.len()) {
-                scope.spawn(|| {
-                    while let Some((candidate, version)) = take(&next).filter(|_| !self.stopped.load(SeqCst))
-                    {
-                        if let Some(failure) = self.load_one(candidate, *version) {
-                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
-                        }
-                        progress(&candidate.name, *version);
-                    }
-                });
-            }
+    ///
+    /// # Errors
+    /// The system has no room for the loaders' threads.
+    pub fn new(backend: Arc<dyn Backend>, source: Source, settings: Settings) -> std::io::Result<Self> {
+        let core = Arc::new(Core {
+            backend,
+            source,
+            models: ArcSwap::default(),
+            work: Work::new(),
+            budget: settings.memory.map(Budget::new),
+            residents: ResidentMetrics::default(),
+            clock: AtomicU64::new(0),
+            loaded: AtomicBool::new(false),
+            missing: Mutex::default(),
+            settings,
         });
-        failures.append(&mut failed.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let loader = |index: usize| {
+            let core = Arc::clone(&core);
+            std::thread::Builder::new().name(format!("loader-{index}")).spawn(move || core.work())
+        };
+        let loaders = (0..core.settings.loaders.max(1)).map(loader).collect::<Result<_, _>>()?;
+        Ok(Self { core, loaders })
+    }
+
+    /// Ends the loaders: what has not begun is left out, and is no failure.
+    pub fn stop_loading(&self) {
+        for task in self.core.work.stop() {
+            (task.done)(Err(InferError::Draining));
+        }
+    }
+
+    /// Lists what a scan found, loads what `wanted` says of it, a few at a time, and returns what could not be.
+    /// `progress` is told of each model that is done. With a limit of memory nothing is loaded before it is asked for.
+    pub fn load(
+        &self,
+        scan: Scan,
+        wanted: &dyn Fn(&ModelName) -> bool,
+        progress: &dyn Fn(&ModelName),
+    ) -> Vec<Failure> {
+        let core = &self.core;
+        let mut failures = core.list_faults(scan.faults, wanted);
+        let entries = core.entries(scan.candidates.iter().map(|candidate| &candidate.name));
+        // Room for all: nobody waits to tell.
+        let (tell, told) = mpsc::sync_channel(entries.len());
+        for (entry, candidate) in entries.iter().zip(scan.candidates) {
+            if !wanted(&candidate.name) {
+                continue;
+            }
+            if core.budget.is_some() {
+                entry.fall_asleep(candidate);
+                continue;
+            }
+            entry.begin(&candidate);
+            let (tell, name) = (tell.clone(), entry.name.clone());
+            let done = Box::new(move |outcome| drop(tell.send((name, outcome))));
+            core.put(entry.name.clone(), Order::Load(Box::new(candidate)), done, usize::MAX);
+        }
+        drop(tell);
+        for (name, outcome) in told {
+            progress(&name);
+            if outcome.is_err_and(|error: InferError| error != InferError::Draining) {
+                failures.extend(core.entry(&name).iter().flat_map(|entry| entry.failures()));
+            }
+        }
         failures.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
-        self.loaded.store(true, SeqCst);
+        core.missing().extend(failures.iter().map(|failure| failure.model.clone()));
+        core.loaded.store(true, SeqCst);
         failures
     }
 
-    fn load_one(&self, candidate: &Candidate, version: Version) -> Option<Failure> {
-        let started = Instant::now();
-        let name = &candidate.name;
-        // A panic of an engine over one file must not take the other models down.
-        let started_or_panicked =
-            catch_unwind(AssertUnwindSafe(|| start(&*self.backend, candidate, version, &self.settings)));
-        match started_or_panicked.unwrap_or(Err(CatalogError::Panic)) {
-            Ok(served) => {
-                let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
-                served.metrics().load_us.set(load_us);
-                self.set(name, Some(version), State::Ready(Arc::new(served)));
-                None
-            }
-            Err(error) => {
-                let reason = chain(&error);
-                tracing::error!(model = %name, version = version.get(), error = %reason, "model is not served");
-                self.set(name, Some(version), State::Unavailable(reason.clone()));
-                Some(Failure { model: name.clone(), version: Some(version), reason })
-            }
-        }
+    /// What models have taken and given back.
+    pub fn residents(&self) -> &ResidentMetrics {
+        &self.core.residents
     }
 
-    fn set(&self, name: &ModelName, version: Option<Version>, state: State) {
+    /// Most bytes that models may take, and those that they take; `None` without a limit.
+    pub fn memory(&self) -> Option<(u64, u64)> {
+        self.core.budget.as_ref().map(|budget| budget.usage())
+    }
+}
+
+impl Drop for Catalog {
+    fn drop(&mut self) {
+        self.stop_loading();
+        // A panic of a loader was reported by the hook.
+        self.loaders.drain(..).for_each(|loader| drop(loader.join()));
+    }
+}
+
+impl Core {
+    fn missing(&self) -> MutexGuard<'_, HashSet<ModelName>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, name: &ModelName) -> Option<Arc<Entry>> {
+        self.models.load().get(name).cloned()
+    }
+
+    /// The entries of these names, made where they are missing, all in one change.
+    fn entries<'a>(&self, names: impl Iterator<Item = &'a ModelName>) -> Vec<Arc<Entry>> {
+        let names: Vec<_> = names.collect();
+        self.models.rcu(|models| {
+            if names.iter().all(|name| models.contains_key(*name)) {
+                return Arc::clone(models);
+            }
+            let mut models = Models::clone(models);
+            for name in &names {
+                models.entry((*name).clone()).or_insert_with(|| Arc::new(Entry::new((*name).clone())));
+            }
+            Arc::new(models)
+        });
+        let models = self.models.load();
+        names.iter().filter_map(|name| models.get(*name).cloned()).collect()
+    }
+
+    /// Takes a model off the list.
+    fn forget(&self, name: &ModelName) {
         self.models.rcu(|models| {
             let mut models = Models::clone(models);
-            models.entry(name.clone()).or_default().insert(version, state.clone());
+            models.remove(name);
             models
         });
     }
-}
 
-/// Makes one version of a candidate ready. Tools that measure a model without a catalog begin here too.
-///
-/// # Errors
-/// Its file, its configuration or the engine's refusal.
-pub fn start(
-    backend: &dyn Backend,
-    candidate: &Candidate,
-    version: Version,
-    settings: &Settings,
-) -> Result<Served, CatalogError> {
-    let path = candidate.versions.get(&version).map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let bytes = std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
-    let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
-    let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
-    graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;
-    let mut plan = complete::plan(candidate, version, &graph, &settings.defaults)?;
-    plan.observer.clone_from(&settings.observer);
-    let model = backend.load(path, &graph, plan.load.clone())?;
-    // The parsed file is as large as the model: it goes before warm-up makes its own memory.
-    drop(graph);
-    Ok(Served::start(model, plan)?)
-}
+    /// Notes models that cannot even be tried.
+    fn list_faults(
+        &self,
+        faults: Vec<(ModelName, RepositoryError)>,
+        wanted: &dyn Fn(&ModelName) -> bool,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        for (model, error) in faults {
+            let reason = chain(&error);
+            for entry in self.entries(std::iter::once(&model)) {
+                entry.update(|face| face.fault = Some(reason.clone()));
+            }
+            if wanted(&model) {
+                tracing::error!(%model, error = %reason, "model is not served");
+                failures.push(Failure { model, version: None, reason });
+            }
+        }
+        failures
+    }
 
-fn take<'a, T>(work: &Mutex<std::slice::Iter<'a, T>>) -> Option<&'a T> {
-    work.lock().unwrap_or_else(PoisonError::into_inner).next()
+    /// Puts an order behind the others, or tells at once why not.
+    fn put(&self, model: ModelName, order: Order, done: Done, most: usize) {
+        if let Err(task) = self.work.put(Task { model, order, done }, most) {
+            let refused = InferError::QueueFull { model: task.model.to_string(), limit: most };
+            (task.done)(Err(refused));
+        }
+    }
+
+    fn touch(&self, entry: &Entry) {
+        if self.budget.is_some() {
+            entry.touch(self.clock.fetch_add(1, Relaxed) + 1);
+        }
+    }
 }
 
 /// An error with every cause, in one line.
@@ -233,81 +349,98 @@ fn unknown(permit: &Permit) -> InferError {
     InferError::UnknownModel { model: permit.model().map(ToString::to_string).unwrap_or_default() }
 }
 
+/// The version that is asked for, or the newest that is served.
+fn choose(entry: &Entry, face: &Face, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
+    let model = || entry.name.to_string();
+    let Some(wanted) = version else {
+        // The newest that is wanted, though an older one may be in memory.
+        let newest =
+            face.versions.values().rev().find(|state| matches!(state, State::Ready(_) | State::Asleep));
+        return match newest {
+            Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.served) as Arc<dyn Upstream>),
+            Some(_) => Err(InferError::NotResident { model: model() }),
+            None => Err(InferError::NoVersions { model: model(), reason: face.reason() }),
+        };
+    };
+    match face.versions.get(&wanted) {
+        Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.served) as Arc<dyn Upstream>),
+        Some(State::Asleep) => Err(InferError::NotResident { model: model() }),
+        Some(_) => Err(InferError::VersionNotReady { model: model(), version: wanted.get() }),
+        None => Err(InferError::UnknownVersion { model: model(), version: wanted.to_string() }),
+    }
+}
+
 impl Router for Catalog {
     fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
-        let models = self.models.load();
-        let name = permit.model().ok_or_else(|| unknown(permit))?;
-        let versions = models.get(name).ok_or_else(|| unknown(permit))?;
-        let Some(wanted) = version else {
-            let newest = versions.values().rev().find_map(|state| match state {
-                State::Ready(served) => Some(Arc::clone(served)),
-                _ => None,
-            });
-            return newest
-                .map(|served| served as Arc<dyn Upstream>)
-                .ok_or_else(|| InferError::NoVersions { model: name.to_string(), reason: reason(versions) });
+        let models = self.core.models.load();
+        let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
+        self.core.touch(entry);
+        choose(entry, &entry.face.load(), version)
+    }
+
+    fn wake(&self, permit: &Permit, done: Done) {
+        let Some(entry) = permit.model().and_then(|name| self.core.entry(name)) else {
+            return done(Err(unknown(permit)));
         };
-        match versions.get(&Some(wanted)) {
-            Some(State::Ready(served)) => Ok(Arc::clone(served) as Arc<dyn Upstream>),
-            Some(_) => Err(InferError::VersionNotReady { model: name.to_string(), version: wanted.get() }),
-            None => Err(InferError::UnknownVersion { model: name.to_string(), version: wanted.to_string() }),
+        match entry.wait(done) {
+            Ok(true) => {
+                let tell = Arc::clone(&entry);
+                let done = Box::new(move |outcome| tell.tell(&outcome));
+                self.core.put(entry.name.clone(), Order::Wake, done, usize::MAX);
+            }
+            Ok(false) => (),
+            Err(done) => done(Err(entry.too_many())),
         }
     }
 
     fn versions(&self, permit: &Permit) -> Vec<Version> {
-        let models = self.models.load();
-        let versions = permit.model().and_then(|name| models.get(name));
-        let ready = versions.into_iter().flatten().filter(|(_, state)| matches!(state, State::Ready(_)));
-        ready.filter_map(|(version, _)| *version).collect()
+        let Some(entry) = permit.model().and_then(|name| self.core.entry(name)) else { return Vec::new() };
+        let face = entry.face.load();
+        let served =
+            face.versions.iter().filter(|(_, state)| matches!(state, State::Ready(_) | State::Asleep));
+        served.map(|(version, _)| *version).collect()
     }
 
     fn models(&self) -> Vec<ModelRow> {
-        let models = self.models.load();
-        let row = |name: &ModelName, version: Option<Version>, state: &State| ModelRow {
-            name: name.clone(),
-            version,
-            state: match state {
-                State::Loading => ModelState::Loading,
-                State::Ready(_) => ModelState::Ready,
-                State::Unavailable(reason) => ModelState::Unavailable(reason.clone()),
-            },
-        };
-        let all = models.iter().flat_map(|(name, versions)| {
-            versions.iter().map(move |(version, state)| row(name, *version, state))
-        });
-        let mut rows: Vec<ModelRow> = all.collect();
+        let mut rows: Vec<ModelRow> =
+            self.core.models.load().values().flat_map(|entry| entry.rows()).collect();
         rows.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         rows
     }
 
     fn upstreams(&self) -> Vec<Arc<dyn Upstream>> {
-        let models = self.models.load();
-        let ready = models.values().flat_map(BTreeMap::values).filter_map(|state| match state {
-            State::Ready(served) => Some(Arc::clone(served) as Arc<dyn Upstream>),
-            _ => None,
-        });
-        let mut all: Vec<_> = ready.collect();
+        let models = self.core.models.load();
+        let mut all = Vec::new();
+        for entry in models.values() {
+            let face = entry.face.load();
+            all.extend(face.ready().map(|(_, loaded)| Arc::clone(&loaded.served) as Arc<dyn Upstream>));
+        }
         all.sort_by(|a, b| (&a.info().name, a.info().version).cmp(&(&b.info().name, b.info().version)));
         all
     }
 
     fn ready(&self) -> bool {
-        let models = self.models.load();
-        let mut states = models.values().flat_map(BTreeMap::values);
-        self.loaded.load(SeqCst)
-            && (!self.settings.strict_readiness || states.all(|state| matches!(state, State::Ready(_))))
+        self.core.loaded.load(SeqCst)
+            && (!self.core.settings.strict_readiness || self.core.missing().is_empty())
     }
 
     fn engine(&self) -> EngineReport {
-        self.backend.report()
+        self.core.backend.report()
     }
 }
 
-fn reason(versions: &BTreeMap<Option<Version>, State>) -> String {
-    let said = versions.values().rev().find_map(|state| match state {
-        State::Unavailable(reason) => Some(reason.clone()),
-        State::Loading => Some("it is still being loaded".to_owned()),
-        State::Ready(_) => None,
-    });
-    said.unwrap_or_default()
+impl Control for Catalog {
+    fn load(&self, permit: &Permit, overrides: Overrides, done: Done) {
+        match permit.model() {
+            Some(name) => self.core.put(name.clone(), Order::Bring(overrides), done, MOST_ORDERS),
+            None => done(Err(unknown(permit))),
+        }
+    }
+
+    fn unload(&self, permit: &Permit, done: Done) {
+        match permit.model() {
+            Some(name) => self.core.put(name.clone(), Order::Unload, done, MOST_ORDERS),
+            None => done(Err(unknown(permit))),
+        }
+    }
 }

@@ -8,6 +8,7 @@ use crate::{
     queue::{Asker, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
+    served::Guard,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -24,6 +25,8 @@ use xebec_core::port::Turn;
 pub(crate) struct Inline {
     lanes: Vec<Mutex<Lane>>,
     facts: Arc<Facts>,
+    /// Dropped after the lanes.
+    _guard: Option<Guard>,
 }
 
 struct Lane {
@@ -43,11 +46,16 @@ thread_local! {
 
 impl Inline {
     /// One lane per runner.
-    pub(crate) fn new(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>) -> Self {
+    pub(crate) fn new(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>, guard: Option<Guard>) -> Self {
         let lane = |runner| {
             Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, concurrent: false, ..rules }), runner })
         };
-        Self { lanes: runners.into_iter().map(lane).collect(), facts }
+        Self { lanes: runners.into_iter().map(lane).collect(), facts, _guard: guard }
+    }
+
+    /// How many threads it runs on, each with a session.
+    pub(crate) fn lanes(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Takes a request for the end of this thread's turn.

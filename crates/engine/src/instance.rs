@@ -1,10 +1,12 @@
 //! Instance threads: each takes a batch from the model's queue, runs it over its own stream, and asks again.
 //!
-//! Dropping the [`Pool`] drains it: what waits is run, then the threads end. Not here: who is next (`queue`).
+//! Dropping the [`Pool`] drains it: what waits is run, then the threads end, and who drops it does not wait for that: it
+//! may be an I/O core that held the last request of a model that was unloaded. Not here: who is next (`queue`).
 use crate::{
     queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
+    served::Guard,
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,6 +21,8 @@ pub(crate) struct Pool {
     threads: Vec<JoinHandle<()>>,
     /// Started with the first request that has a deadline: most models never see one.
     timekeeper: OnceLock<Option<JoinHandle<()>>>,
+    /// Dropped when the threads have ended.
+    guard: Option<Guard>,
 }
 
 struct Shared {
@@ -45,11 +49,16 @@ impl Pool {
     ///
     /// # Errors
     /// The system has no room for a thread.
-    pub(crate) fn start(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        facts: Arc<Facts>,
+        rules: Rules,
+        runners: Vec<Runner>,
+        guard: Option<Guard>,
+    ) -> std::io::Result<Self> {
         let state = State { queue: Queue::new(rules), idle: 0, stopping: false, next_deadline: None };
         let (idle, holding, due) = (Condvar::new(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts });
-        let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new() };
+        let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new(), guard };
         for (index, mut runner) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let name = format!("{}-{index}", pool.shared.facts.info.name);
@@ -107,10 +116,16 @@ impl Drop for Pool {
         self.shared.idle.notify_all();
         self.shared.holding.notify_all();
         self.shared.due.notify_all();
-        for thread in self.threads.drain(..).chain(self.timekeeper.take().flatten()) {
+        let threads: Vec<_> = self.threads.drain(..).chain(self.timekeeper.take().flatten()).collect();
+        let guard = self.guard.take();
+        let name = format!("{}-end", self.shared.facts.info.name);
+        let wait = move || {
             // A run's panic is caught inside; one here would have been reported by the hook already.
-            let _ = thread.join();
-        }
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            drop(guard);
+        };
+        // Without this thread the others end by themselves all the same.
+        let _ = std::thread::Builder::new().name(name).spawn(wait);
     }
 }
 

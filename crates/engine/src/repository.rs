@@ -17,6 +17,8 @@ use xebec_core::{
 
 pub mod complete;
 pub mod config;
+pub(crate) mod stamp;
+pub(crate) mod sums;
 
 #[cfg(test)]
 mod tests;
@@ -141,7 +143,7 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
     for repository in repositories {
         let root = canonical(repository)?;
         for entry in entries(&root)? {
-            let Some(found) = recognise(&root, &entry) else { continue };
+            let Some(found) = recognise(&root, &entry, None) else { continue };
             let (name, outcome) = found?;
             if let Some(first) = places.insert(name.clone(), entry.clone()) {
                 scan.candidates.retain(|candidate| candidate.name != name);
@@ -165,15 +167,55 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
 pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
     let path = canonical(path)?;
     let root = path.parent().unwrap_or(&path);
-    recognise(root, &path)
+    recognise(root, &path, None)
         .ok_or_else(|| RepositoryError::NoModel { path: path.clone() })?
         .and_then(|found| found.1)
 }
 
+/// Looks for one model in several repositories.
+///
+/// # Errors
+/// A repository cannot be read, or the model there cannot be tried.
+pub fn find(repositories: &[PathBuf], name: &ModelName) -> Result<Option<Candidate>, RepositoryError> {
+    find_with(repositories, name, None)
+}
+
+/// As [`find`], with a configuration in place of the folder's.
+///
+/// # Errors
+/// As of [`find`].
+pub fn find_with(
+    repositories: &[PathBuf],
+    name: &ModelName,
+    config: Option<&ModelConfig>,
+) -> Result<Option<Candidate>, RepositoryError> {
+    let mut found: Option<(PathBuf, Candidate)> = None;
+    for repository in repositories {
+        let root = canonical(repository)?;
+        let bare = root.join(format!("{name}.onnx"));
+        for entry in [root.join(name.as_str()), bare] {
+            // A folder that is called as a bare file is, is a model of another name.
+            let Some(Ok((called, outcome))) = recognise(&root, &entry, config).filter(|_| entry.exists())
+            else {
+                continue;
+            };
+            if called != *name {
+                continue;
+            }
+            if let Some((first, _)) = found {
+                return Err(RepositoryError::NameClash { name: name.to_string(), first, second: entry });
+            }
+            found = Some((entry, outcome?));
+        }
+    }
+    Ok(found.map(|(_, candidate)| candidate))
+}
+
 type Found = (ModelName, Result<Candidate, RepositoryError>);
 
-/// What an entry of a repository is; `None` if it is nothing of ours.
-fn recognise(root: &Path, entry: &Path) -> Option<Result<Found, RepositoryError>> {
+/// The name that an entry of a repository gives its model, and whether it is a bare file; `None` if it is nothing of
+/// ours.
+fn name_of(entry: &Path) -> Option<(Result<ModelName, RepositoryError>, bool)> {
     let text = entry.file_name()?.to_str()?;
     if text.starts_with('.') {
         return None;
@@ -184,17 +226,38 @@ fn recognise(root: &Path, entry: &Path) -> Option<Result<Found, RepositoryError>
         tracing::debug!(path = %entry.display(), "neither a model folder nor an .onnx file");
         return None;
     }
-    let name = match ModelName::parse(stem) {
+    let name =
+        ModelName::parse(stem).map_err(|source| RepositoryError::Name { name: stem.to_owned(), source });
+    Some((name, bare))
+}
+
+/// What an entry of a repository is; `None` if it is nothing of ours.
+fn recognise(
+    root: &Path,
+    entry: &Path,
+    config: Option<&ModelConfig>,
+) -> Option<Result<Found, RepositoryError>> {
+    let (name, bare) = name_of(entry)?;
+    let name = match name {
         Ok(name) => name,
-        Err(source) => return Some(Err(RepositoryError::Name { name: stem.to_owned(), source })),
+        Err(error) => return Some(Err(error)),
     };
-    let outcome = if bare { bare_file(root, entry, name.clone()) } else { folder(root, entry, name.clone()) };
+    let outcome = if bare {
+        bare_file(root, entry, name.clone(), config)
+    } else {
+        folder(root, entry, name.clone(), config)
+    };
     Some(Ok((name, outcome)))
 }
 
-fn bare_file(root: &Path, file: &Path, name: ModelName) -> Result<Candidate, RepositoryError> {
+fn bare_file(
+    root: &Path,
+    file: &Path,
+    name: ModelName,
+    config: Option<&ModelConfig>,
+) -> Result<Candidate, RepositoryError> {
     let versions = BTreeMap::from([(Version::FIRST, inside(root, file)?)]);
-    Ok(candidate(root, name, versions, None))
+    Ok(candidate(root, name, versions, config.cloned()))
 }
 
 fn candidate(
@@ -207,9 +270,19 @@ fn candidate(
     Candidate { name, root: root.to_owned(), versions, config, batching, resources }
 }
 
-fn folder(root: &Path, folder: &Path, name: ModelName) -> Result<Candidate, RepositoryError> {
+/// The model of a folder; `given` takes the place of its `config.pbtxt`.
+pub(crate) fn folder(
+    root: &Path,
+    folder: &Path,
+    name: ModelName,
+    given: Option<&ModelConfig>,
+) -> Result<Candidate, RepositoryError> {
     let path = folder.join("config.pbtxt");
-    let config = if path.exists() { Some(config::read(&inside(root, &path)?, &name)?) } else { None };
+    let config = match given {
+        Some(config) => Some(config.clone()),
+        None if path.exists() => Some(config::read(&inside(root, &path)?, &name)?),
+        None => None,
+    };
     let file = model_file(config.as_ref(), &path)?;
     let mut versions = BTreeMap::new();
     for entry in entries(folder)? {

@@ -55,7 +55,14 @@ pub struct Plan {
     pub inline_below: Duration,
     /// Told of every run.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Where its requests are counted.
+    pub metrics: Arc<ModelMetrics>,
+    /// Dropped when the last of the model's memory has gone.
+    pub guard: Option<Guard>,
 }
+
+/// Something whose end is an event for somebody.
+pub type Guard = Arc<dyn Send + Sync>;
 
 /// How requests of different callers become one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +100,8 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, mut config, mut batching, instances, cores, load, inline_below, observer } = plan;
-        let metrics = Arc::new(ModelMetrics::default());
+        let Plan { info, mut config, mut batching, instances, cores, load, .. } = plan;
+        let Plan { inline_below, observer, metrics, guard, .. } = plan;
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
         let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
         if let (Ok(()), Err(reason)) = (&batching.mixes, &measured.two_rows) {
@@ -112,7 +119,7 @@ impl Served {
             && load.accelerators().is_empty()
             && has_one_size(&facts.info)
             && measured.one_row.is_some_and(|run| run < inline_below);
-        let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1) };
+        let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1), guard };
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
             batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
@@ -135,6 +142,14 @@ impl Served {
     /// How its requests become batches, as found out at start.
     pub fn batching(&self) -> &Batching {
         &self.batching
+    }
+
+    /// How many copies of its weights are in memory.
+    pub fn sessions(&self) -> usize {
+        match &self.engine {
+            Engine::Inline(inline) => inline.lanes(),
+            Engine::Pool(_) => 1,
+        }
     }
 
     /// Whether its requests run on the thread that submits them.
@@ -197,6 +212,7 @@ struct Starting {
     model: Arc<dyn Model>,
     facts: Arc<Facts>,
     cores: u32,
+    guard: Option<Guard>,
 }
 
 impl Starting {
@@ -212,7 +228,8 @@ impl Starting {
             let _ = trial::warm_up(&mut *stream, &self.facts.info);
             runners.push(self.runner(Session::Own, stream));
         }
-        Ok(Engine::Inline(Arc::new(Inline::new(Arc::clone(&self.facts), rules(batching, 1), runners))))
+        let inline = Inline::new(Arc::clone(&self.facts), rules(batching, 1), runners, self.guard);
+        Ok(Engine::Inline(Arc::new(inline)))
     }
 
     fn pool(
@@ -227,7 +244,7 @@ impl Starting {
         for _ in 0..instances {
             runners.push(self.runner(Session::Shared, self.model.shared_stream()?));
         }
-        let pool = Pool::start(Arc::clone(&self.facts), rules(batching, instances), runners);
+        let pool = Pool::start(Arc::clone(&self.facts), rules(batching, instances), runners, self.guard);
         pool.map(Engine::Pool).map_err(|source| LoadError::Threads { message: source.to_string() })
     }
 }

@@ -11,11 +11,21 @@ use tokio::sync::oneshot;
 use xebec_core::{
     InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, Version,
     error::FailureReason,
-    port::{Answer, Upstream},
+    port::{Answer, Done, Upstream},
 };
 
 /// Longest text of a caller that goes into a log.
 const LOGGED_BYTES: usize = 128;
+
+/// How often a model is brought back that is sent out of memory again before it is used.
+const WAKES: usize = 4;
+
+/// Gives an order and waits until it is carried out. It goes on if the caller goes away.
+pub(crate) async fn wait(order: impl FnOnce(Done)) -> Result<(), InferError> {
+    let (tell, told) = oneshot::channel();
+    order(Box::new(move |outcome| drop(tell.send(outcome))));
+    told.await.unwrap_or_else(|_| Err(InferError::Internal("the order was lost".into())))
+}
 
 /// Hands an outcome to the task that waits for it; knows when nobody does.
 struct Slot(oneshot::Sender<Result<InferResponse, InferError>>);
@@ -66,7 +76,7 @@ impl Service {
         Ok(self.0.gate.admit(principal, verb, model)?)
     }
 
-    /// Admits a caller to a model and finds the revision.
+    /// Admits a caller to a model and finds the revision, if it is in memory.
     pub(crate) fn route(
         &self,
         principal: &Principal,
@@ -74,13 +84,43 @@ impl Service {
         model: &str,
         version_text: &str,
     ) -> Result<Routed, InferError> {
+        let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
+        let upstream = self.0.router.route(&permit, version)?;
+        Ok(Routed { permit, upstream })
+    }
+
+    /// As [`Self::route`], and waits until the model is in memory if it was sent out.
+    pub(crate) async fn route_awake(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        model: &str,
+        version_text: &str,
+    ) -> Result<Routed, InferError> {
+        let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
+        for _ in 0..WAKES {
+            match self.0.router.route(&permit, version) {
+                Err(InferError::NotResident { .. }) => wait(|done| self.0.router.wake(&permit, done)).await?,
+                routed => return routed.map(|upstream| Routed { permit, upstream }),
+            }
+        }
+        // Sent out again each time before its turn came.
+        Err(InferError::NoModelMemory { model: model.to_owned() })
+    }
+
+    fn admit_to(
+        &self,
+        principal: &Principal,
+        verb: Verb,
+        model: &str,
+        version_text: &str,
+    ) -> Result<(Permit, Option<Version>), InferError> {
         let name = model_name(model)?;
         let permit = self.admit(principal, verb, Some(&name))?;
         if verb == Verb::Infer && self.0.drain.is_draining() {
             return Err(InferError::Draining);
         }
-        let upstream = self.0.router.route(&permit, version(model, version_text)?)?;
-        Ok(Routed { permit, upstream })
+        Ok((permit, version(model, version_text)?))
     }
 
     /// Submits a request and waits for its answer.

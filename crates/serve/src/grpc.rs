@@ -5,7 +5,7 @@
 use crate::{
     Service,
     call::{Record, Routed, Spent},
-    classes,
+    classes, control,
     index::Entry,
     memory::{
         FLAG as MEMORY_FLAG,
@@ -26,8 +26,10 @@ use xebec_net::{
         inference::{
             ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
             ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, RepositoryIndexRequest,
-            RepositoryIndexResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
-            model_metadata_response::TensorMetadata, repository_index_response::ModelIndex,
+            RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+            RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveResponse,
+            ServerMetadataResponse, ServerReadyResponse, model_metadata_response::TensorMetadata,
+            repository_index_response::ModelIndex,
         },
     },
 };
@@ -42,14 +44,8 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 6] = [
-    "RepositoryModelLoad",
-    "RepositoryModelUnload",
-    "CudaSharedMemoryStatus",
-    "CudaSharedMemoryRegister",
-    "CudaSharedMemoryUnregister",
-    "TraceSetting",
-];
+const NOT_OFFERED: [&str; 4] =
+    ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting"];
 
 /// Methods that are there if the operator allows shared memory.
 const SHARED_MEMORY: [&str; 3] =
@@ -58,7 +54,7 @@ const SHARED_MEMORY: [&str; 3] =
 /// The flag that sets the limit of a message.
 const FLAG: &str = "--grpc-max-message-size";
 
-const OFFERED: [&str; 11] = [
+const OFFERED: [&str; 13] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -67,6 +63,8 @@ const OFFERED: [&str; 11] = [
     "ModelConfig",
     "ModelStatistics",
     "RepositoryIndex",
+    "RepositoryModelLoad",
+    "RepositoryModelUnload",
     "ModelInfer",
     "ModelStreamInfer",
     "LogSettings",
@@ -108,10 +106,11 @@ impl GrpcService for Service {
         }
         // A model whose name stands behind the tensors is judged once the message is there.
         match decode::target_of_start(start) {
-            Some(target) => self
-                .route(principal, Verb::Infer, target.model, target.version)
-                .map(|_| ())
-                .map_err(|error| status(&error, "")),
+            Some(target) => match self.route(principal, Verb::Infer, target.model, target.version) {
+                // It is woken when the message is there.
+                Ok(_) | Err(InferError::NotResident { .. }) => Ok(()),
+                Err(error) => Err(status(&error, "")),
+            },
             None => Ok(()),
         }
     }
@@ -142,7 +141,7 @@ impl GrpcService for Service {
             Some((SERVICE, "ModelInfer")) => self.model_infer(&call).await?,
             Some((HEALTH, "Watch")) => return self.watch(&call),
             Some((HEALTH, _)) => self.check(&call)?,
-            Some((_, name)) => self.answer_unary(name, &call)?,
+            Some((_, name)) => self.answer_unary(name, &call).await?,
             None => return Err(GrpcStatus { code: Code::Unsupported.grpc(), message: "no method".into() }),
         };
         Ok(GrpcAnswer::One(answer))
@@ -174,7 +173,7 @@ impl GrpcService for Service {
 }
 
 impl Service {
-    fn answer_unary(&self, method: &str, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+    async fn answer_unary(&self, method: &str, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
         let admit = |verb| self.admit(call.principal, verb, None).map_err(|error| status(&error, ""));
         Ok(match method {
             "ServerLive" => {
@@ -195,7 +194,7 @@ impl Service {
                 let ModelReadyRequest { name, version } = parse(call)?;
                 let routed = self.route(call.principal, Verb::Probe, &name, &version);
                 let ready = match routed {
-                    Ok(_) => !self.0.drain.is_draining(),
+                    Ok(_) | Err(InferError::NotResident { .. }) => !self.0.drain.is_draining(),
                     Err(error) if error.code() == Code::PermissionDenied => return Err(status(&error, "")),
                     Err(_) => false,
                 };
@@ -203,12 +202,12 @@ impl Service {
             }
             "ModelMetadata" => {
                 let ModelMetadataRequest { name, version } = parse(call)?;
-                let routed = self.read_model(call.principal, &name, &version)?;
+                let routed = self.read_model(call.principal, &name, &version).await?;
                 GrpcMessage::encode(&self.grpc_model_metadata(&routed))
             }
             "ModelStatistics" => {
                 let ModelStatisticsRequest { name, version } = parse(call)?;
-                let statistics = self.statistics(call.principal, &name, &version);
+                let statistics = self.statistics(call.principal, &name, &version).await;
                 GrpcMessage::encode(&statistics.map_err(|error| status(&error, ""))?)
             }
             "RepositoryIndex" => {
@@ -221,16 +220,40 @@ impl Service {
                 let models = entries.map_err(|error| status(&error, ""))?.into_iter().map(model).collect();
                 GrpcMessage::encode(&RepositoryIndexResponse { models })
             }
+            "RepositoryModelLoad" => {
+                self.may_order(call.principal).map_err(|error| status(&error, ""))?;
+                let RepositoryModelLoadRequest { repository_name, model_name, parameters } = parse(call)?;
+                let overrides = control::overrides(control::of_message(parameters))
+                    .map_err(|error| status(&error, ""))?;
+                let loaded = self.load_model(call.principal, &repository_name, &model_name, overrides).await;
+                loaded.map_err(|error| status(&error, ""))?;
+                GrpcMessage::encode(&RepositoryModelLoadResponse {})
+            }
+            "RepositoryModelUnload" => {
+                self.may_order(call.principal).map_err(|error| status(&error, ""))?;
+                let RepositoryModelUnloadRequest { repository_name, model_name, parameters } = parse(call)?;
+                control::only_dependents(control::of_message(parameters))
+                    .map_err(|error| status(&error, ""))?;
+                let unloaded = self.unload_model(call.principal, &repository_name, &model_name).await;
+                unloaded.map_err(|error| status(&error, ""))?;
+                GrpcMessage::encode(&RepositoryModelUnloadResponse {})
+            }
             _ => {
                 let ModelConfigRequest { name, version } = parse(call)?;
-                let routed = self.read_model(call.principal, &name, &version)?;
+                let routed = self.read_model(call.principal, &name, &version).await?;
                 GrpcMessage::encode(&ModelConfigResponse { config: Some(routed.upstream.config().clone()) })
             }
         })
     }
 
-    fn read_model(&self, principal: &Principal, name: &str, version: &str) -> Result<Routed, GrpcStatus> {
-        self.route(principal, Verb::ReadModel, name, version).map_err(|error| status(&error, ""))
+    async fn read_model(
+        &self,
+        principal: &Principal,
+        name: &str,
+        version: &str,
+    ) -> Result<Routed, GrpcStatus> {
+        let routed = self.route_awake(principal, Verb::ReadModel, name, version).await;
+        routed.map_err(|error| status(&error, ""))
     }
 
     fn grpc_server_metadata(&self) -> ServerMetadataResponse {
@@ -341,8 +364,8 @@ impl Service {
         let received = Instant::now();
         let target = decode::peek(&call.message)?;
         record.model = target.model;
-        let routed =
-            record.routed.insert(self.route(call.principal, Verb::Infer, target.model, target.version)?);
+        let routed = self.route_awake(call.principal, Verb::Infer, target.model, target.version).await?;
+        let routed = record.routed.insert(routed);
         let info = routed.upstream.info();
         let decoded = decode::request(&call.message, info, received, &mut record.id)?;
         let Decoded { mut request, classes, shared, final_response } = decoded;

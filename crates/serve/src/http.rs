@@ -12,6 +12,7 @@ use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo};
 use xebec_net::{body::Body, service::HttpService};
 
 mod answer;
+mod control;
 mod infer;
 mod path;
 mod request;
@@ -54,7 +55,10 @@ fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
             (method == Method::POST, "POST")
         }
         Target::Logging => ([Method::GET, Method::HEAD, Method::POST].contains(method), "GET, POST"),
-        Target::Index { .. } | Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
+        Target::Index { .. }
+        | Target::Load { .. }
+        | Target::Unload { .. }
+        | Target::Model { verb: Wanted::Infer, .. } => (method == Method::POST, "POST"),
         _ => (method == Method::GET || method == Method::HEAD, "GET"),
     };
     if fits { Ok(()) } else { Err(InferError::WrongMethod { allow }) }
@@ -105,8 +109,16 @@ impl Service {
                 let Filter { ready } = infer::object(head, body, "a repository index", example).await?;
                 Ok(json(200, &json!(self.index(principal, repository, ready)?)))
             }
-            Target::Statistics => Ok(json(200, &statistics::json(&self.statistics(principal, "", "")?))),
-            Target::Model { verb, model, version } => self.describe_model(principal, *verb, model, version),
+            Target::Statistics => {
+                Ok(json(200, &statistics::json(&self.statistics(principal, "", "").await?)))
+            }
+            Target::Load { repository, model } => self.load(principal, repository, model, head, body).await,
+            Target::Unload { repository, model } => {
+                self.unload(principal, repository, model, head, body).await
+            }
+            Target::Model { verb, model, version } => {
+                self.describe_model(principal, *verb, model, version).await
+            }
             Target::SharedMemory(None) => Err(memory::not_allowed()),
             Target::SharedMemory(Some(region)) => self.shared_memory(principal, region, head, body).await,
             Target::Logging => self.logging(principal, head, body).await,
@@ -120,7 +132,7 @@ impl Service {
         }
     }
 
-    fn describe_model(
+    async fn describe_model(
         &self,
         principal: &Principal,
         verb: Wanted,
@@ -131,7 +143,7 @@ impl Service {
             Wanted::Ready => {
                 let routed = self.route(principal, Verb::Probe, model, version);
                 match routed {
-                    Ok(_) if !self.0.drain.is_draining() => {
+                    Ok(_) | Err(InferError::NotResident { .. }) if !self.0.drain.is_draining() => {
                         Ok(json(200, &json!({"name": model, "ready": true})))
                     }
                     Err(fault) if fault.code() == Code::PermissionDenied => Err(fault),
@@ -142,14 +154,15 @@ impl Service {
                 }
             }
             Wanted::Config => {
-                let routed = self.route(principal, Verb::ReadModel, model, version)?;
+                let routed = self.route_awake(principal, Verb::ReadModel, model, version).await?;
                 Ok(answer::bytes(200, crate::model_config::json(routed.upstream.config())?.into()))
             }
             Wanted::Statistics => {
-                Ok(json(200, &statistics::json(&self.statistics(principal, model, version)?)))
+                let statistics = self.statistics(principal, model, version).await?;
+                Ok(json(200, &statistics::json(&statistics)))
             }
             Wanted::Metadata | Wanted::Infer => {
-                let routed = self.route(principal, Verb::ReadModel, model, version)?;
+                let routed = self.route_awake(principal, Verb::ReadModel, model, version).await?;
                 Ok(json(200, &self.rest_metadata(&routed)))
             }
         }

@@ -23,7 +23,8 @@ impl From<ModelRow> for Entry {
     fn from(row: ModelRow) -> Self {
         let (state, reason) = match row.state {
             ModelState::Loading => ("LOADING", String::new()),
-            ModelState::Ready => ("READY", String::new()),
+            ModelState::Ready { note } => ("READY", note),
+            ModelState::Unloading => ("UNLOADING", String::new()),
             ModelState::Unavailable(reason) => ("UNAVAILABLE", reason),
         };
         let version = row.version.map(|version| version.to_string()).unwrap_or_default();
@@ -49,7 +50,7 @@ impl Service {
                 hint: Some("ask for the index without a name: all models are in one repository".into()),
             });
         }
-        let rows = self.0.router.models().into_iter().filter(|row| !ready || row.state == ModelState::Ready);
+        let rows = self.0.router.models().into_iter().filter(|row| !ready || row.state.is_ready());
         let mine = |row: &ModelRow| self.admit(principal, Verb::ReadModel, Some(&row.name)).is_ok();
         Ok(rows.filter(mine).map(Entry::from).collect())
     }

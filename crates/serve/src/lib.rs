@@ -10,6 +10,7 @@
 
 mod call;
 mod classes;
+mod control;
 mod grpc;
 mod http;
 mod index;
@@ -26,5 +27,12 @@ pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
 /// Extensions of the protocol that are always offered, as `/v2` lists them.
-const EXTENSIONS: [&str; 6] =
-    ["binary_tensor_data", "classification", "logging", "model_configuration", "parameters", "statistics"];
+const EXTENSIONS: [&str; 7] = [
+    "binary_tensor_data",
+    "classification",
+    "logging",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+];

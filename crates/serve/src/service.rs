@@ -6,7 +6,11 @@ use crate::{
 };
 use std::sync::Arc;
 use tokio::sync::watch;
-use xebec_core::{Gate, log::LogControl, port::Router};
+use xebec_core::{
+    Gate,
+    log::LogControl,
+    port::{Control, Router},
+};
 use xebec_net::drain::Drain;
 
 /// Which server a listener behaves as where servers of the protocol truly differ.
@@ -50,6 +54,8 @@ pub struct Parts {
     pub gate: Gate,
     /// Routing.
     pub router: Arc<dyn Router>,
+    /// Loading and unloading.
+    pub control: Arc<dyn Control>,
     /// How the listener behaves.
     pub dialect: Dialect,
     /// Settings.

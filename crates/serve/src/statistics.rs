@@ -6,7 +6,7 @@
 //! Triton Inference Server, "Statistics Extension".
 use crate::{Service, call::Routed};
 use serde_json::{Map, Value, json};
-use xebec_core::{Code, InferError, Principal, Verb, port::ModelState};
+use xebec_core::{Code, InferError, Principal, Verb};
 use xebec_net::wire::inference::{
     InferBatchStatistics, InferStatistics, ModelStatistics, ModelStatisticsResponse, StatisticDuration,
 };
@@ -16,7 +16,7 @@ impl Service {
     ///
     /// # Errors
     /// As of routing: an unknown model or version, one that is not ready, a caller who may not.
-    pub(crate) fn statistics(
+    pub(crate) async fn statistics(
         &self,
         principal: &Principal,
         name: &str,
@@ -26,18 +26,18 @@ impl Service {
         let model_stats = if name.is_empty() && version.is_empty() {
             self.admit(principal, Verb::ReadServer, None)?;
             let mut all = Vec::new();
-            for row in self.0.router.models().iter().filter(|row| row.state == ModelState::Ready) {
+            for row in self.0.router.models().iter().filter(|row| row.state.is_ready()) {
                 let version = row.version.map(|version| version.to_string()).unwrap_or_default();
                 match one(row.name.as_str(), &version) {
                     Ok(routed) => all.push(of(&routed)),
-                    // Not this caller's, or gone since the list was made.
-                    Err(error) if matches!(error.code(), Code::PermissionDenied | Code::NotFound) => {}
+                    // Not this caller's, gone since the list was made, or not in memory.
+                    Err(error) if error.code() != Code::Internal => {}
                     Err(error) => return Err(error),
                 }
             }
             all
         } else {
-            let newest = one(name, version)?;
+            let newest = self.route_awake(principal, Verb::ReadModel, name, version).await?;
             if version.is_empty() {
                 let versions = self.0.router.versions(&newest.permit);
                 let each =

@@ -1,4 +1,5 @@
-//! The laptop's admission: whoever comes over loopback may use models, and nobody may change what is served.
+//! The laptop's admission: whoever comes over loopback may use models, and change what is served if the operator said
+//! that models are loaded by order.
 //!
 //! Credentials, policies and quotas take this place behind the same port.
 use xebec_core::{
@@ -14,11 +15,13 @@ pub(crate) struct Laptop {
     open: bool,
     /// The operator has said which shared memory may be registered.
     shared_memory: bool,
+    /// The operator has said that callers on this machine may change what is served.
+    explicit: bool,
 }
 
 impl Laptop {
-    pub(crate) fn new(open: bool, shared_memory: bool) -> Self {
-        Self { tenant: TenantId::default_tenant(), open, shared_memory }
+    pub(crate) fn new(open: bool, shared_memory: bool, explicit: bool) -> Self {
+        Self { tenant: TenantId::default_tenant(), open, shared_memory, explicit }
     }
 }
 
@@ -26,9 +29,14 @@ impl Admit for Laptop {
     fn decide(&self, ask: &Ask<'_>) -> Decision {
         let deny = |reason: &str| Decision::Deny(Denied { reason: reason.to_owned() });
         match ask.verb {
-            Verb::Admin => deny(
-                "changing what is served is not allowed: this server runs with --model-control-mode none",
+            Verb::Admin if !self.explicit => deny(
+                "changing what is served is not allowed: this server runs without --model-control-mode explicit",
             ),
+            // Whatever the operator opened: without credentials nobody else can be told from anybody.
+            Verb::Admin if !ask.principal.is_loopback() => {
+                deny("only callers on this machine may change what is served")
+            }
+            Verb::Admin => Decision::Allow(self.tenant.clone()),
             Verb::ShareMemory if !self.shared_memory => {
                 deny("shared memory is not allowed: this server runs without --allow-shared-memory")
             }
@@ -55,11 +63,12 @@ mod tests {
     use xebec_core::Principal;
 
     fn decide(open: bool, verb: Verb, peer: &str) -> bool {
+        decide_with(Laptop::new(open, false, false), verb, peer)
+    }
+
+    fn decide_with(laptop: Laptop, verb: Verb, peer: &str) -> bool {
         let principal = Principal::Anonymous { peer: peer.parse().unwrap() };
-        matches!(
-            Laptop::new(open, false).decide(&Ask { principal: &principal, verb, model: None }),
-            Decision::Allow(_)
-        )
+        matches!(laptop.decide(&Ask { principal: &principal, verb, model: None }), Decision::Allow(_))
     }
 
     #[test]
@@ -76,7 +85,7 @@ mod tests {
         let decide = |open, allowed, peer: &str| {
             let principal = Principal::Anonymous { peer: peer.parse().unwrap() };
             let ask = Ask { principal: &principal, verb: Verb::ShareMemory, model: None };
-            Laptop::new(open, allowed).decide(&ask)
+            Laptop::new(open, allowed, false).decide(&ask)
         };
         assert!(matches!(decide(false, true, "127.0.0.1:1"), Decision::Allow(_)));
         assert!(matches!(decide(true, true, "192.0.2.1:1"), Decision::Deny(_)));
@@ -85,7 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_may_change_what_is_served() {
+    fn only_callers_on_this_machine_may_change_what_is_served_and_only_with_explicit_control() {
         assert!(!decide(true, Verb::Admin, "127.0.0.1:1"));
+        assert!(decide_with(Laptop::new(false, false, true), Verb::Admin, "127.0.0.1:1"));
+        assert!(!decide_with(Laptop::new(true, false, true), Verb::Admin, "192.0.2.1:1"));
     }
 }

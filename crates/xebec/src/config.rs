@@ -4,7 +4,7 @@
 use flags::{Flags, SETTINGS, Setting};
 use layers::Layers;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::OpenOptions,
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -12,7 +12,7 @@ use std::{
     str::FromStr,
     time::Duration,
 };
-use xebec_core::resource::Objective;
+use xebec_core::{ModelName, resource::Objective};
 use xebec_engine::{backend::library, repository::complete::Defaults};
 use xebec_net::limits::Limits;
 use xebec_serve::{
@@ -67,6 +67,42 @@ pub struct Listener {
     pub address: Option<SocketAddr>,
 }
 
+/// When models are loaded and unloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlMode {
+    /// At start.
+    None,
+    /// At start, and when their files change.
+    Poll {
+        /// Time between two looks.
+        every: Duration,
+    },
+    /// By order of callers on this machine.
+    Explicit {
+        /** At start. */
+        wanted: Wanted,
+    },
+}
+
+/// Models that are loaded at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that are there.
+    All,
+    /// These.
+    Named(BTreeSet<ModelName>),
+}
+
+impl ControlMode {
+    /// Whether a model is to be loaded at start.
+    pub(crate) fn wants(&self, name: &ModelName) -> bool {
+        match self {
+            Self::None | Self::Poll { .. } | Self::Explicit { wanted: Wanted::All } => true,
+            Self::Explicit { wanted: Wanted::Named(names) } => names.contains(name),
+        }
+    }
+}
+
 /// Form of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogForm {
@@ -95,6 +131,14 @@ pub struct Config {
     pub server_name: String,
     /// I/O threads.
     pub io_threads: usize,
+    /// When models are loaded.
+    pub control: ControlMode,
+    /// An order may bring files.
+    pub uploads: bool,
+    /// Models loaded at the same time.
+    pub loaders: usize,
+    /// Bytes that all models together may take.
+    pub model_memory: Option<u64>,
     /// A model that cannot be served ends the server.
     pub exit_on_error: bool,
     /// A model that cannot be served makes the server not ready.
@@ -291,12 +335,6 @@ impl<'a> Reader<'a> {
     fn config(&mut self, wants_repository: bool) -> Config {
         let insecure = self.flag("i-know-this-is-insecure");
         self.repositories(wants_repository);
-        let mode = [("none", ()), ("poll", ()), ("explicit", ())];
-        if self.word("model-control-mode", &mode).is_some() && self.text("model-control-mode") != "none" {
-            self.faults.add(
-                "--model-control-mode: this version loads all models at start; leave it out or write none",
-            );
-        }
         let cores = machine::cores();
         let io_threads = self.auto("io-threads", 1024).unwrap_or(cores);
         let http = self.listener("http", insecure);
@@ -328,6 +366,10 @@ impl<'a> Reader<'a> {
             dialect: self.word("http-dialect", &dialects).unwrap_or_default(),
             server_name: self.text("server-name").to_owned(),
             io_threads,
+            control: self.control(wants_repository),
+            uploads: self.flag("allow-model-upload"),
+            loaders: self.count("model-load-thread-count", 1, 64),
+            model_memory: Some(self.count("model-memory-budget", 0, usize::MAX) as u64).filter(|n| *n > 0),
             exit_on_error: self.flag("exit-on-error"),
             strict_readiness: self.flag("strict-readiness"),
             defaults: Defaults {
@@ -361,6 +403,54 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// When models are loaded. What is written for another mode is a fault: it would have no effect.
+    fn control(&mut self, repository: bool) -> ControlMode {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mode {
+            None,
+            Poll,
+            Explicit,
+        }
+        let modes = [("none", Mode::None), ("poll", Mode::Poll), ("explicit", Mode::Explicit)];
+        let mode = self.word("model-control-mode", &modes).unwrap_or(Mode::None);
+        let every = self.seconds("repository-poll-secs");
+        let wanted = self.wanted();
+        if mode == Mode::Poll && !repository {
+            self.faults.add("--model-control-mode poll is for 'serve': 'up' reads its documents once");
+        }
+        for (name, needed) in [
+            ("load-model", Mode::Explicit),
+            ("allow-model-upload", Mode::Explicit),
+            ("repository-poll-secs", Mode::Poll),
+        ] {
+            let default = Setting::named(name).map_or("", |setting| setting.default);
+            if mode != needed && self.text(name) != default {
+                let word = if needed == Mode::Poll { "poll" } else { "explicit" };
+                self.faults.add(format!("--{name} has no effect without --model-control-mode {word}"));
+            }
+        }
+        match mode {
+            Mode::None => ControlMode::None,
+            Mode::Poll => ControlMode::Poll { every },
+            Mode::Explicit => ControlMode::Explicit { wanted },
+        }
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        let text = self.text("load-model");
+        if text.trim() == "*" {
+            return Wanted::All;
+        }
+        let mut names = BTreeSet::new();
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match ModelName::parse(name) {
+                Ok(name) => drop(names.insert(name)),
+                Err(rule) => self.faults.add(format!("--load-model: '{name}' is no model's name: {rule}")),
+            }
+        }
+        Wanted::Named(names)
     }
 
     /// What is in force, as text.

@@ -11,6 +11,7 @@ use xebec_core::{
     metrics::{Phase, TenantMetrics, names},
     port::{Router, Upstream},
 };
+use xebec_engine::catalog::Catalog;
 use xebec_net::{
     body::Body,
     drain::Drain,
@@ -26,7 +27,7 @@ use xebec_serve::Unrouted;
 pub(crate) struct MetricsPage(Arc<Sources>);
 
 pub(crate) struct Sources {
-    pub(crate) router: Arc<dyn Router>,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) unrouted: Arc<Unrouted>,
     pub(crate) drain: Drain,
@@ -75,7 +76,7 @@ fn sum(upstream: &dyn Upstream, number: impl Fn(&TenantMetrics) -> u64) -> u64 {
 impl Sources {
     fn page(&self) -> String {
         let mut page = Page::default();
-        let upstreams = self.router.upstreams();
+        let upstreams = self.catalog.upstreams();
         inference(&mut page, &upstreams);
         self.machine(&mut page);
         phases(&mut page, &upstreams);
@@ -102,6 +103,15 @@ impl Sources {
         for (status, count) in self.unrouted.counts() {
             unrouted.add(&[&status.to_string()], count);
         }
+        let residents = self.catalog.residents();
+        let mut loads = page.family(&names::MODEL_LOADS);
+        loads.add(&["success"], residents.loads.get());
+        loads.add(&["failure"], residents.failed_loads.get());
+        page.family(&names::MODEL_EVICTIONS).add(&[], residents.evictions.get());
+        if let Some((limit, used)) = self.catalog.memory() {
+            page.family(&names::MODEL_MEMORY).add(&[], used);
+            page.family(&names::MODEL_MEMORY_LIMIT).add(&[], limit);
+        }
         page.family(&names::PANICS).add(&[], self.counters.panics.get());
         let mut connections = page.family(&names::CONNECTIONS);
         for (listener, open) in Listener::ALL.into_iter().zip(&self.counters.connections) {
@@ -111,9 +121,9 @@ impl Sources {
         for (listener, count) in Listener::ALL.into_iter().zip(&self.counters.refused) {
             refused.add(&[listener.as_str()], count.get());
         }
-        let ready = self.router.ready() && !self.drain.is_draining();
+        let ready = self.catalog.ready() && !self.drain.is_draining();
         page.family(&names::READY).add(&[], u8::from(ready));
-        let engine = self.router.engine();
+        let engine = self.catalog.engine();
         page.family(&names::ENGINE).add(&[engine.name, &engine.version, &engine.reason], 1);
         page.family(&names::BUILD).add(&[env!("CARGO_PKG_VERSION")], 1);
     }

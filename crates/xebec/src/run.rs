@@ -5,13 +5,14 @@
 use crate::{
     access_log::{Lines, Writer},
     admission::Laptop,
-    config::{Config, Listener},
+    config::{Config, ControlMode, Listener, Wanted},
     ending, logging,
     metrics_page::{MetricsPage, Sources},
 };
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
+    collections::BTreeSet,
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
@@ -20,12 +21,12 @@ use std::{
     time::Instant,
 };
 use tokio::sync::watch;
-use xebec_core::{Gate, port::Router};
+use xebec_core::{Gate, ModelName, port::Router};
 use xebec_engine::{
     TurnEnd,
     backend::{self, library},
-    catalog::{Catalog, Failure, Settings as CatalogSettings},
-    repository::{self, Candidate, Scan},
+    catalog::{Catalog, Failure, Poll, Settings as CatalogSettings, Source},
+    repository::{Candidate, Scan},
 };
 use xebec_net::{
     drain::Drain,
@@ -50,14 +51,19 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let drain = Drain::new(config.exit_timeout);
     let backend = backend::choose(&config.search)?;
-    let catalog = Arc::new(Catalog::new(
-        backend,
-        CatalogSettings {
-            defaults: config.defaults,
-            strict_readiness: config.strict_readiness,
-            observer: None,
-        },
-    ));
+    let source = match services {
+        Some(candidates) => Source::Given(candidates),
+        None => Source::Repositories(config.repositories.clone()),
+    };
+    let settings = CatalogSettings {
+        strict_readiness: config.strict_readiness,
+        loaders: config.loaders,
+        memory: config.model_memory,
+        uploads: config.uploads,
+        ..CatalogSettings::new(config.defaults)
+    };
+    let catalog = Catalog::new(backend, source.clone(), settings).context("cannot start the loaders")?;
+    let catalog = Arc::new(catalog);
     let (ready, readiness) = watch::channel(false);
     let told = ending::on_signal(config.exit_timeout, {
         let (drain, ready, catalog) = (drain.clone(), ready.clone(), Arc::clone(&catalog));
@@ -68,17 +74,17 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         }
     })
     .context("cannot watch for signals")?;
-    let scan = match services {
-        Some(candidates) => Scan { candidates, faults: Vec::new() },
-        None => repository::scan(&config.repositories)?,
-    };
+    let scan = source.scan()?;
+    let seen = Poll::new(&scan);
     let server = Running::start(config, &catalog, readiness, drain, log)?;
     server.greet(&catalog);
-    let all = versions(&scan);
-    if all == 0 {
+    let all = versions(&scan, &config.control);
+    let may_come = matches!(config.control, ControlMode::Poll { .. } | ControlMode::Explicit { .. });
+    if all == 0 && !may_come {
         tracing::warn!("there is no model in what is to be served");
     }
-    let failures = load(&catalog, scan);
+    let mut failures = load(&catalog, scan, &config.control);
+    failures.extend(missing(&catalog, &config.control));
     if !server.drain.is_draining() {
         if !failures.is_empty() && config.exit_on_error {
             server.stop(&ready);
@@ -91,8 +97,15 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         ready.send_replace(true);
         ready.send_replace(!server.drain.is_draining());
         greet_ready(&*catalog, started);
+        let poller = match config.control {
+            ControlMode::Poll { every } => {
+                Some(catalog.follow(seen, every).context("cannot follow the models")?)
+            }
+            ControlMode::None | ControlMode::Explicit { .. } => None,
+        };
         // The sender lives as long as the process.
         let _ = told.recv();
+        drop(poller);
     }
     server.stop(&ready);
     Ok(ExitCode::SUCCESS)
@@ -106,20 +119,36 @@ fn greet_ready(router: &dyn Router, started: Instant) {
     let _ = writeln!(out, "ready    {count} model {versions} in {ms} ms").and_then(|()| out.flush());
 }
 
-/// Model versions that are to be served, found or not.
-fn versions(scan: &Scan) -> usize {
-    scan.candidates.iter().map(|candidate| candidate.versions.len()).sum::<usize>() + scan.faults.len()
+/// Model versions that are to be served from the start, found or not.
+fn versions(scan: &Scan, control: &ControlMode) -> usize {
+    let wanted = scan.candidates.iter().filter(|candidate| control.wants(&candidate.name));
+    let faults = scan.faults.iter().filter(|(name, _)| control.wants(name));
+    wanted.map(|candidate| candidate.versions.len()).sum::<usize>() + faults.count()
+}
+
+/// Models that were named and are not there.
+fn missing(catalog: &Catalog, control: &ControlMode) -> Vec<Failure> {
+    let ControlMode::Explicit { wanted: Wanted::Named(names) } = control else { return Vec::new() };
+    let there: BTreeSet<ModelName> = catalog.models().into_iter().map(|row| row.name).collect();
+    let missing = names.iter().filter(|name| !there.contains(*name));
+    let failure = |name: &ModelName| {
+        let reason = "--load-model names it, but no --model-repository has it".to_owned();
+        tracing::error!(model = %name, error = %reason, "model is not served");
+        Failure { model: name.clone(), version: None, reason }
+    };
+    missing.map(failure).collect()
 }
 
 /// Loads everything, with a bar where it takes long and somebody watches. The catalog logs what cannot be served.
-fn load(catalog: &Catalog, scan: Scan) -> Vec<Failure> {
-    let versions = versions(&scan);
-    let watched = versions >= MODELS_WORTH_A_BAR && std::io::stderr().is_terminal();
-    let bar = if watched { ProgressBar::new(versions as u64) } else { ProgressBar::hidden() };
+fn load(catalog: &Catalog, scan: Scan, control: &ControlMode) -> Vec<Failure> {
+    let wanted = |name: &ModelName| control.wants(name);
+    let models = scan.candidates.iter().filter(|candidate| wanted(&candidate.name)).count();
+    let watched = models >= MODELS_WORTH_A_BAR && std::io::stderr().is_terminal();
+    let bar = if watched { ProgressBar::new(models as u64) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("loading {bar:30} {pos}/{len} {msg}") {
         bar.set_style(style);
     }
-    let failures = catalog.load(scan, &|name, _| {
+    let failures = catalog.load(scan, &wanted, &|name| {
         bar.set_message(name.to_string());
         bar.inc(1);
     });
@@ -147,9 +176,11 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
         let (lines, access_log) = access_log(config)?.unzip();
+        let explicit = matches!(config.control, ControlMode::Explicit { .. });
         let service = Service::new(Parts {
-            gate: Gate::new(Arc::new(Laptop::new(config.insecure, config.shared_memory.is_some()))),
+            gate: Gate::new(Arc::new(Laptop::new(config.insecure, config.shared_memory.is_some(), explicit))),
             router: Arc::<Catalog>::clone(catalog),
+            control: Arc::<Catalog>::clone(catalog),
             dialect: config.dialect,
             settings: Settings {
                 server_name: config.server_name.clone(),
@@ -169,7 +200,7 @@ impl Running {
             log,
         });
         let page = MetricsPage::new(Sources {
-            router: Arc::<Catalog>::clone(catalog),
+            catalog: Arc::<Catalog>::clone(catalog),
             counters: Arc::clone(&counters),
             unrouted,
             drain: drain.clone(),

@@ -250,7 +250,7 @@ fn unknown_models_versions_paths_and_methods_are_named() {
         ("GET", "/v2/models/scaler/infer", 405, "Method Not Allowed"),
         ("DELETE", "/v2", 405, "Method Not Allowed"),
         ("POST", "/v2/repository/mine/index", 501, "'repository_name' specification is not supported"),
-        ("POST", "/v2/repository/models/scaler/load", 501, "the repository verb 'load' is not offered"),
+        ("POST", "/v2/repository/models/scaler/load", 403, "runs without --model-control-mode explicit"),
         ("GET", "/v2/models/nobody/stats", 404, "Request for unknown model"),
         ("GET", "/v2/models/scaler/versions/9/stats", 404, "version 9 is not found"),
         ("POST", "/v2/models/stats", 405, "Method Not Allowed"),

@@ -1,7 +1,7 @@
 //! What a `config.pbtxt` asks for, with ONNX Runtime in this process.
 use crate::engine::{Given, catalog, submit};
 use std::{path::Path, time::Duration};
-use xebec_core::{Datatype, ModelName, resource::Provider};
+use xebec_core::{Datatype, resource::Provider};
 use xebec_e2e::generate::root;
 use xebec_engine::{catalog::Catalog, repository::scan};
 
@@ -29,7 +29,7 @@ impl House {
         more(&model);
         let catalog = catalog(None, Duration::ZERO);
         let found = scan(&[folder.path().to_owned()]).unwrap();
-        let failures = catalog.load(found, &|_: &ModelName, _| ());
+        let failures = catalog.load(found, &|_| true, &|_| ());
         let refusal = failures.into_iter().next().map(|failure| failure.reason);
         Self { folder, catalog, refusal }
     }
@@ -75,7 +75,7 @@ fn a_document_that_asks_for_a_provider_is_told_the_same() {
     let house = House::new(SCALER, "");
     let mut found = scan(&[house.folder.path().to_owned()]).unwrap();
     found.candidates[0].resources.provider = Provider::Cuda;
-    let failures = catalog(None, Duration::ZERO).load(found, &|_: &ModelName, _| ());
+    let failures = catalog(None, Duration::ZERO).load(found, &|_| true, &|_| ());
     assert!(failures[0].reason.starts_with("CUDA cannot be had from onnxruntime"), "{}", failures[0].reason);
 }
 

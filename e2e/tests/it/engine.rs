@@ -18,7 +18,7 @@ use xebec_e2e::server::engine_library;
 use xebec_engine::{
     Observer,
     backend::{self, Backend, BatchInput, LoadOptions},
-    catalog::{Catalog, Settings},
+    catalog::{Catalog, Settings, Source},
     onnx,
     repository::complete::Defaults,
 };
@@ -69,7 +69,12 @@ pub(crate) fn catalog(observer: Option<Arc<Recorder>>, inline_below: Duration) -
         inline_below,
     };
     let observer = observer.map(|observer| observer as Arc<dyn Observer>);
-    Catalog::new(backend(), Settings { defaults, strict_readiness: true, observer })
+    new_catalog(Settings { observer, ..Settings::new(defaults) })
+}
+
+/// A catalog without models.
+pub(crate) fn new_catalog(settings: Settings) -> Catalog {
+    Catalog::new(backend(), Source::Given(Vec::new()), settings).unwrap()
 }
 
 struct Slot(SyncSender<Result<InferResponse, InferError>>);

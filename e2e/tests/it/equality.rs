@@ -140,15 +140,14 @@ impl House {
             inline_below: if way == Way::Inline { Duration::MAX } else { Duration::ZERO },
         };
         let observer = Some(Arc::clone(door) as Arc<dyn Observer>);
-        let catalog =
-            Catalog::new(engine::backend(), Settings { defaults, strict_readiness: true, observer });
+        let catalog = engine::new_catalog(Settings { observer, ..Settings::new(defaults) });
         self.filled(catalog)
     }
 
     /// With every model in it.
     fn filled(&self, catalog: Catalog) -> Catalog {
         let scan = repository::scan(&[self.folder.path().join("repository")]).unwrap();
-        let failures = catalog.load(scan, &|_, _| ());
+        let failures = catalog.load(scan, &|_| true, &|_| ());
         assert!(failures.is_empty(), "{failures:?}");
         catalog
     }

@@ -151,7 +151,6 @@ fn unknown_models_versions_and_methods_are_named() {
             refused(&call(&client, INFER, &target(model, version)).await.unwrap(), NOT_FOUND, words);
         }
         for (path, words) in [
-            ("/inference.GRPCInferenceService/RepositoryModelLoad", "RepositoryModelLoad is not offered"),
             ("/inference.GRPCInferenceService/Frobnicate", "Frobnicate"),
             ("/other.Service/ModelInfer", "/other.Service/ModelInfer"),
             ("/ModelInfer", "/ModelInfer"),

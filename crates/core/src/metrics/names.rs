@@ -59,6 +59,10 @@ families! {
     TOTAL_SECONDS = Histogram "xebec_serve_request_duration_seconds" ["tenant", "model", "version"] "Time from the last byte of a request to its answer";
     TENANT_REQUESTS = Counter "xebec_serve_requests_total" ["tenant", "model", "version", "outcome"] "Requests by tenant and outcome (success, rejected, canceled, backend, other)";
     UNROUTED_REQUESTS = Counter "xebec_serve_unrouted_requests_total" ["code"] "Requests that failed before a model was found, by status code of HTTP";
+    MODEL_LOADS = Counter "xebec_engine_model_loads_total" ["outcome"] "Model versions loaded, or not, at start and since";
+    MODEL_EVICTIONS = Counter "xebec_engine_model_evictions_total" [] "Models sent out of memory to make room for others";
+    MODEL_MEMORY = Gauge "xebec_engine_model_memory_bytes" [] "Memory that models take, by the size of their files; only with a limit";
+    MODEL_MEMORY_LIMIT = Gauge "xebec_engine_model_memory_limit_bytes" [] "Memory that all models together may take; only with a limit";
     PANICS = Counter "xebec_serve_panics_total" [] "Requests that ended in a panic of ours, answered with an internal error";
     CONNECTIONS = Gauge "xebec_net_connections" ["listener"] "Open connections";
     CONNECTIONS_REFUSED = Counter "xebec_net_connections_refused_total" ["listener"] "Connections closed at once because the limit was reached";

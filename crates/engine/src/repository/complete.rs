@@ -7,7 +7,7 @@ use crate::{
     onnx::{self, Batchability, Dim, ValueInfo, ValueKind},
     served::{Batching, Plan},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use xebec_core::{
     Datatype, ModelInfo, Version,
     error::dims_text,
@@ -107,6 +107,8 @@ pub fn plan(
         },
         inline_below: defaults.inline_below,
         observer: None,
+        metrics: Arc::default(),
+        guard: None,
     })
 }
 

@@ -58,9 +58,23 @@ pub fn schema() -> Result<MessageDescriptor, String> {
 /// # Errors
 /// Everything that is wrong, as text.
 pub fn parse(text: &str) -> Result<ModelConfig, String> {
-    let message = message(text)?;
-    let refused = refusals(&message);
-    if refused.is_empty() { decode(&message) } else { Err(refused.join("; ")) }
+    checked(&message(text)?)
+}
+
+/// Parses and checks a configuration in the JSON form of Protocol Buffers, as the repository's verb takes it.
+///
+/// # Errors
+/// Everything that is wrong, as text.
+pub fn parse_json(text: &str) -> Result<ModelConfig, String> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let message = DynamicMessage::deserialize(schema()?, &mut json).map_err(|error| error.to_string())?;
+    json.end().map_err(|error| error.to_string())?;
+    checked(&message)
+}
+
+fn checked(message: &DynamicMessage) -> Result<ModelConfig, String> {
+    let refused = refusals(message);
+    if refused.is_empty() { decode(message) } else { Err(refused.join("; ")) }
 }
 
 /// Parses the text of a `config.pbtxt`, whatever it asks for.

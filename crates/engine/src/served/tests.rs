@@ -202,6 +202,8 @@ fn plan(extent: i64, batching: Batching) -> Plan {
         load: LoadOptions::default(),
         inline_below: Duration::from_micros(100),
         observer: None,
+        metrics: Arc::default(),
+        guard: None,
     }
 }
 

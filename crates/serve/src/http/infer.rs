@@ -55,7 +55,8 @@ impl Service {
         body: Body,
         record: &mut Record<'_>,
     ) -> Result<(Response<Bytes>, Spent), InferError> {
-        let routed = record.routed.insert(self.route(principal, Verb::Infer, record.model, version)?);
+        let routed = self.route_awake(principal, Verb::Infer, record.model, version).await?;
+        let routed = record.routed.insert(routed);
         let (mut body, received) =
             whole(&head.headers, body, self.0.settings.max_body_bytes, &mut record.bytes_in).await?;
         let json_length = json_length(&head.headers, body.len())?;
@@ -128,12 +129,24 @@ pub(super) async fn object<T: Default + DeserializeOwned>(
     what: &str,
     example: &str,
 ) -> Result<T, InferError> {
-    let (body, _) = whole(&head.headers, body, OBJECT_BYTES, &mut 0).await.map_err(|fault| match fault {
+    let object = object_within(head, body, OBJECT_BYTES, what, example).await;
+    object.map_err(|fault| match fault {
         InferError::TooLarge { .. } => {
             InferError::invalid(format!("the body of {what} is larger than {OBJECT_BYTES} bytes"))
         }
         other => other,
-    })?;
+    })
+}
+
+/// As [`object`], of up to `limit` bytes.
+pub(super) async fn object_within<T: Default + DeserializeOwned>(
+    head: &Parts,
+    body: Body,
+    limit: usize,
+    what: &str,
+    example: &str,
+) -> Result<T, InferError> {
+    let (body, _) = whole(&head.headers, body, limit, &mut 0).await?;
     let wrong = |reason: &dyn std::fmt::Display| {
         InferError::invalid_hint(format!("the body does not fit {what}: {reason}"), format!("send {example}"))
     };

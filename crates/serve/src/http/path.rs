@@ -15,6 +15,14 @@ pub(super) enum Target {
     Index {
         repository: String,
     },
+    Load {
+        repository: String,
+        model: String,
+    },
+    Unload {
+        repository: String,
+        model: String,
+    },
     /// Of all models.
     Statistics,
     Model {
@@ -69,8 +77,17 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         ["models", model, verb @ ..] => target(model, "", verb).ok_or_else(unknown),
         ["repository", "index"] => Ok(Target::Index { repository: String::new() }),
         ["repository", repository, "index"] => Ok(Target::Index { repository: decode(repository) }),
-        ["repository", .., "models", _, verb @ ("load" | "unload")] => {
-            Ok(Target::NotOffered(format!("the repository verb '{verb}'")))
+        ["repository", repository @ .., "models", model, verb @ ("load" | "unload")] => {
+            let repository = match repository {
+                [] => String::new(),
+                [repository] => decode(repository),
+                _ => return Err(unknown()),
+            };
+            let model = decode(model);
+            Ok(match *verb {
+                "load" => Target::Load { repository, model },
+                _ => Target::Unload { repository, model },
+            })
         }
         ["systemsharedmemory", rest @ ..] => Ok(Target::SharedMemory(region(rest))),
         ["cudasharedmemory", ..] => Ok(Target::NotOffered("CUDA shared memory".into())),
@@ -145,6 +162,11 @@ mod tests {
             ("/v2/systemsharedmemory/register", Target::SharedMemory(None)),
             ("/v2/systemsharedmemory/region//unregister", Target::SharedMemory(None)),
             ("/v2/systemsharedmemory", Target::SharedMemory(None)),
+            ("/v2/repository/models/m/load", Target::Load { repository: String::new(), model: "m".into() }),
+            (
+                "/v2/repository/r/models/a%2fb/unload",
+                Target::Unload { repository: "r".into(), model: "a/b".into() },
+            ),
             ("/v2/models/stats/versions/1", model(Verb::Metadata, "stats", "1")),
             ("/v2/models/m/versions/2/stats", model(Verb::Statistics, "m", "2")),
             ("/v2/models/m", model(Verb::Metadata, "m", "")),
@@ -161,6 +183,7 @@ mod tests {
             "/v1/models",
             "/v2x",
             "/v2/health",
+            "/v2/repository/a/b/models/m/load",
             "/v2/models/m/nothing",
             "/v2/models/m/infer/x",
             "/v2/models/m/versions",
@@ -180,7 +203,6 @@ mod tests {
             "/v2/models/m/generate",
             "/v2/models/m/generate_stream",
             "/v2/models/m/trace/setting",
-            "/v2/repository/models/m/load",
             "/v2/cudasharedmemory/status",
             "/v2/trace/setting",
         ] {

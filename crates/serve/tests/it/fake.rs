@@ -2,12 +2,12 @@
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use xebec_core::{
-    Datatype, InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Tensor, Timings,
+    Code, Datatype, InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Tensor, Timings,
     Version,
     metrics::ModelMetrics,
     model::TensorInfo,
     model_config::ModelConfig,
-    port::{EngineReport, ModelRow, ModelState, Reply, Router, Upstream},
+    port::{Control, Done, EngineReport, ModelRow, ModelState, Overrides, Reply, Router, Upstream},
 };
 
 pub(crate) const MODELS: [&str; 5] = ["echo", "full", "half", "hold", "nan"];
@@ -120,6 +120,10 @@ impl Router for Models {
         }
     }
 
+    fn wake(&self, permit: &Permit, done: Done) {
+        done(Err(InferError::UnknownModel { model: permit.model().unwrap().to_string() }));
+    }
+
     fn versions(&self, _: &Permit) -> Vec<Version> {
         vec![Version::FIRST]
     }
@@ -130,7 +134,10 @@ impl Router for Models {
             version: Some(Version::FIRST),
             state,
         };
-        vec![row("echo", ModelState::Ready), row("broken", ModelState::Unavailable("no such file".into()))]
+        vec![
+            row("echo", ModelState::Ready { note: String::new() }),
+            row("broken", ModelState::Unavailable("no such file".into())),
+        ]
     }
 
     fn upstreams(&self) -> Vec<Arc<dyn Upstream>> {
@@ -143,5 +150,24 @@ impl Router for Models {
 
     fn engine(&self) -> EngineReport {
         EngineReport { name: "fake", version: "0".into(), reason: "a test".into() }
+    }
+}
+
+impl Control for Models {
+    fn load(&self, permit: &Permit, overrides: Overrides, done: Done) {
+        let model = permit.model().unwrap().to_string();
+        let reason = format!("config {:?} and {} files", overrides.config, overrides.files.len());
+        done(match model.as_str() {
+            "echo" => Ok(()),
+            _ => Err(InferError::LoadFailed { model, reason, code: Code::NotFound }),
+        });
+    }
+
+    fn unload(&self, permit: &Permit, done: Done) {
+        let model = permit.model().unwrap().to_string();
+        done(match model.as_str() {
+            "echo" => Ok(()),
+            _ => Err(InferError::UnloadFailed { model, reason: "it is not there".into() }),
+        });
     }
 }

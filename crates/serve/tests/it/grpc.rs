@@ -113,6 +113,7 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
             "classification",
             "logging",
             "model_configuration",
+            "model_repository",
             "parameters",
             "statistics",
             "system_shared_memory"
@@ -164,14 +165,9 @@ async fn statistics_are_those_of_rest() {
 async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let server = Server::start();
     let mut client = server.connect().await;
-    for method in [
-        "RepositoryModelLoad",
-        "RepositoryModelUnload",
-        "CudaSharedMemoryStatus",
-        "CudaSharedMemoryRegister",
-        "CudaSharedMemoryUnregister",
-        "TraceSetting",
-    ] {
+    for method in
+        ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting"]
+    {
         let (_, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &()).await;
         assert_eq!((status, message), (12, format!("{method} is not offered by this version of xebec")));
     }
@@ -199,6 +195,8 @@ async fn every_method_asks_the_gate() {
         INFER,
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",
+        "/inference.GRPCInferenceService/RepositoryModelLoad",
+        "/inference.GRPCInferenceService/RepositoryModelUnload",
     ] {
         let request = ModelReadyRequest { name: "echo".into(), ..ModelReadyRequest::default() };
         let (_, status, message) = call(&mut client, method, &request).await;

@@ -9,7 +9,8 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
     let want: serde_json::Value = serde_json::json!({
         "name": "triton", "version": "1.2.3",
         "extensions": [
-            "binary_tensor_data", "classification", "logging", "model_configuration", "parameters", "statistics",
+            "binary_tensor_data", "classification", "logging", "model_configuration",
+            "model_repository", "parameters", "statistics",
             "system_shared_memory",
         ],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},
@@ -70,16 +71,52 @@ fn the_repository_index_is_the_list_of_models_or_of_those_that_are_ready() {
     }
     for body in ["[", "null", r#"{"ready":"yes"}"#, "[true, 1]"] {
         let answer = index(body);
-        assert!(
-            answer.status == 400 && answer.text().contains("repository index"),
-            "{body}: {}",
-            answer.text()
-        );
+        let text = answer.text();
+        assert!(answer.status == 400 && text.contains("{\"error\":\"the body"), "{body}: {text}");
     }
     let named = server.post("/v2/repository/mine/index", &[], b"");
     assert_eq!(named.status, 501);
     assert!(named.text().contains("'repository_name' specification is not supported"), "{}", named.text());
     assert_eq!(server.get("/v2/repository/index").status, 405);
+}
+
+#[test]
+fn a_load_says_what_it_got_and_what_was_wrong() {
+    let server = Server::start();
+    let order =
+        |verb: &str, body: &str| server.post(&format!("/v2/repository/models/{verb}"), &[], body.as_bytes());
+    for verb in ["echo/load", "echo/unload"] {
+        for body in ["", "{}", r#"{"parameters":{}}"#] {
+            assert_eq!(order(verb, body).status, 200, "{verb} {body}");
+        }
+    }
+    // `none` answers with what it was told.
+    let told = order("none/load", r#"{"parameters":{"config":"{}","file:1/model.onnx":"AAEC"}}"#);
+    assert_eq!(told.status, 404);
+    assert!(
+        told.text().contains(r#"failed to load 'none', config Some(\"{}\") and 1 files"#),
+        "{}",
+        told.text()
+    );
+    for (verb, body, words) in [
+        ("echo/load", "[]", "not a JSON object"),
+        ("echo/load", r#"{"parameter":{}}"#, "unknown field"),
+        ("echo/load", r#"{"parameters":{"config":{}}}"#, "parameter 'config' must be a text"),
+        ("echo/load", r#"{"parameters":{"file:1/m":"!"}}"#, "parameter 'file:1/m' is not base64"),
+        ("echo/load", r#"{"parameters":{"file:1/m":1}}"#, "parameter 'file:1/m' must be the file's bytes"),
+        ("echo/load", r#"{"parameters":{"x":"y"}}"#, "unknown parameter 'x'"),
+        ("echo/unload", r#"{"parameters":{"unload_dependents":1}}"#, "must be true or false"),
+        ("echo/unload", r#"{"parameters":{"config":"{}"}}"#, "unknown parameter 'config'"),
+        ("..%2f..%2fetc%2fpasswd/load", "", "failed to load '../../etc/passwd', which cannot be loaded"),
+        ("a%00b/load", "", "failed to load 'ab', which cannot be loaded"),
+        ("%2fetc%2fpasswd/unload", "", "which cannot be unloaded"),
+    ] {
+        let answer = order(verb, body);
+        assert!(answer.status == 400 && answer.text().contains(words), "{verb} {body}: {}", answer.text());
+    }
+    let named = server.post("/v2/repository/mine/models/echo/load", &[], b"");
+    assert!(named.status == 501 && named.text().contains("'repository_name'"), "{}", named.text());
+    assert_eq!(server.get("/v2/repository/models/echo/load").status, 405);
 }
 
 #[test]
@@ -171,8 +208,6 @@ fn what_triton_offers_and_this_server_does_not_is_named() {
     for (method, path, name) in [
         ("POST", "/v2/models/echo/generate", "generate"),
         ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
-        ("POST", "/v2/repository/models/echo/load", "load"),
-        ("POST", "/v2/repository/models/echo/unload", "unload"),
         ("POST", "/v2/cudasharedmemory/region/r/register", "CUDA shared memory"),
         ("GET", "/v2/trace/setting", "trace setting"),
     ] {
@@ -204,6 +239,8 @@ fn every_path_asks_the_gate() {
         ("GET", "/v2/systemsharedmemory/status"),
         ("POST", "/v2/systemsharedmemory/unregister"),
         ("POST", "/v2/systemsharedmemory/region/r/register"),
+        ("POST", "/v2/repository/models/echo/load"),
+        ("POST", "/v2/repository/models/a%2fb/unload"),
     ] {
         let answer = server.exchange(method, path, &[], b"not even JSON");
         assert_eq!((answer.status, answer.text()), (403, r#"{"error":"not you"}"#), "{path}");

@@ -120,6 +120,7 @@ impl Server {
         let service = Service::new(Parts {
             gate: Gate::new(Arc::new(All(allow))),
             router: Arc::<Models>::clone(&models),
+            control: Arc::<Models>::clone(&models),
             dialect,
             settings: Settings {
                 server_name: "triton".into(),

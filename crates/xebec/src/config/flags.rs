@@ -106,8 +106,19 @@ settings! {
         io_threads = "io-threads" "XEBEC_IO_THREADS" "N" "auto" alias "http-thread-count";
     }
     "Models" {
-        /// When models are loaded: only 'none' (all at start) in this version.
+        /// When models are loaded: none (at start), poll (and when their files change) or explicit (by order).
         model_control_mode = "model-control-mode" "XEBEC_MODEL_CONTROL_MODE" "MODE" "none";
+        /// With explicit: models that are loaded at start, divided by commas; '*' is all.
+        load_model = "load-model" "XEBEC_LOAD_MODEL" "NAMES" "";
+        /// With poll: seconds between looks at the folders of models.
+        repository_poll_secs = "repository-poll-secs" "XEBEC_REPOSITORY_POLL_SECS" "SECONDS" "15";
+        /// With explicit: whether an order may bring a model's files with it.
+        allow_model_upload = "allow-model-upload" "XEBEC_ALLOW_MODEL_UPLOAD" "BOOL" "false";
+        /// Models that are loaded at the same time.
+        model_load_thread_count = "model-load-thread-count" "XEBEC_MODEL_LOAD_THREAD_COUNT" "N" "4";
+        /// Bytes that all models together may take. They are then loaded when they are asked for, and those that were
+        /// used longest ago go out of memory; 0 is no limit.
+        model_memory_budget = "model-memory-budget" "XEBEC_MODEL_MEMORY_BUDGET" "BYTES" "0";
         /// Whether a model that cannot be served ends the server.
         exit_on_error = "exit-on-error" "XEBEC_EXIT_ON_ERROR" "BOOL" "true";
         /// Whether a model that cannot be served makes the server not ready.

@@ -61,7 +61,9 @@ fn every_fault_is_told_at_once() {
         "--exit-on-error",
         "maybe",
         "--model-control-mode",
-        "poll",
+        "pull",
+        "--load-model",
+        "a/b",
         "--exit-timeout-secs",
         "-1",
         "--log-level",
@@ -75,13 +77,15 @@ fn every_fault_is_told_at_once() {
         "--max-json-depth",
         "--objective (XEBEC_OBJECTIVE) is 'speed' on the command line, but must be one of throughput, latency",
         "--exit-on-error",
-        "--model-control-mode: this version loads all models at start",
+        "--model-control-mode (XEBEC_MODEL_CONTROL_MODE) is 'pull' on the command line, but must be one of none, poll, explicit",
+        "--load-model: 'a/b' is no model's name",
+        "--load-model has no effect without --model-control-mode explicit",
         "--exit-timeout-secs",
         "--log-level",
     ] {
         assert!(faults.iter().any(|fault| fault.contains(words)), "{words} is missing in {faults:#?}");
     }
-    assert_eq!(faults.len(), 9, "{faults:#?}");
+    assert_eq!(faults.len(), 11, "{faults:#?}");
 }
 
 #[test]
@@ -218,6 +222,23 @@ fn every_default_is_valid_and_every_variable_has_our_prefix() {
             assert!(with_repository(&[&flag]).is_ok(), "{}", setting.name);
         }
     }
+}
+
+#[test]
+fn what_another_control_mode_would_need_is_a_fault() {
+    let control = |flags: &[&str]| with_repository(flags).map(|config| config.control);
+    assert_eq!(control(&[]), Ok(ControlMode::None));
+    let poll = ["--model-control-mode", "poll", "--repository-poll-secs", "0.5"];
+    assert_eq!(control(&poll), Ok(ControlMode::Poll { every: Duration::from_millis(500) }));
+    let explicit = control(&["--model-control-mode", "explicit", "--load-model", "b, a"]).unwrap();
+    let name = |name| ModelName::parse(name).unwrap();
+    assert_eq!(["a", "b", "c"].map(|model| explicit.wants(&name(model))), [true, true, false]);
+    let all = control(&["--model-control-mode", "explicit", "--load-model", "*"]).unwrap();
+    assert!(all.wants(&name("c")));
+    let faults = control(&[&poll[..], &["--allow-model-upload", "true"]].concat()).unwrap_err();
+    assert_eq!(faults, ["--allow-model-upload has no effect without --model-control-mode explicit"]);
+    let faults = load_with(&["--model-control-mode", "poll"], &[], false).unwrap_err();
+    assert!(faults[0].contains("is for 'serve'"), "{faults:?}");
 }
 
 #[test]

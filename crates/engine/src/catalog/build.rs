@@ -1,0 +1,178 @@
+//! From the files of a version to a model that serves.
+//!
+//! Invariant: what serves was made from files that stayed as they were from the first read to the end: a file that is
+//! replaced meanwhile is read again.
+use super::{
+    CatalogError, Settings,
+    budget::{Budget, Lease, NoLease},
+    entry::{Entry, Loaded, State, Wanted},
+};
+use crate::{
+    backend::Backend,
+    onnx,
+    repository::{Candidate, complete, stamp::Stamp, sums::Sums},
+    served::{Guard, Served},
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    time::Instant,
+};
+use xebec_core::{Version, port::Upstream as _};
+
+/// How often files are read again that were replaced while they were loaded.
+const TRIES: usize = 3;
+
+/// What a session needs beside its weights, in bytes: threads, arenas, the optimised graph. Measured with the MLP of
+/// `examples/fraud-detection`, and rounded up.
+const SESSION_BYTES: u64 = 512 << 10;
+
+/// What it takes to build a version.
+pub(super) struct Builder<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) settings: &'a Settings,
+    pub(super) budget: Option<&'a Arc<Budget>>,
+    pub(super) entry: &'a Arc<Entry>,
+    pub(super) wanted: &'a Wanted,
+    /// Sends another model out of memory; whether there was one.
+    pub(super) evict: &'a dyn Fn() -> bool,
+}
+
+/// Makes one version of a candidate ready. Tools that measure a model without a catalog begin here too.
+///
+/// # Errors
+/// Its files, its configuration or the engine's refusal.
+pub fn start(
+    backend: &dyn Backend,
+    candidate: &Candidate,
+    version: Version,
+    settings: &Settings,
+) -> Result<Arc<Served>, CatalogError> {
+    let entry = &Arc::new(Entry::new(candidate.name.clone()));
+    let wanted = &Wanted { candidate: candidate.clone(), files: None };
+    let builder = Builder { backend, settings, budget: None, entry, wanted, evict: &|| false };
+    builder.build(version).map(|loaded| loaded.served)
+}
+
+/// What an engine has read of a version.
+struct Files {
+    graph: onnx::Model,
+    stamp: Stamp,
+}
+
+impl Builder<'_> {
+    /// Loads a version, warms it up and measures it.
+    pub(super) fn build(&self, version: Version) -> Result<Loaded, CatalogError> {
+        // A panic of an engine over one file must not take the other models down.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_build(version)));
+        outcome.unwrap_or(Err(CatalogError::Panic))
+    }
+
+    fn try_build(&self, version: Version) -> Result<Loaded, CatalogError> {
+        let started = Instant::now();
+        let path = self.wanted.candidate.versions.get(&version).map_or(Path::new(""), PathBuf::as_path);
+        for _ in 0..TRIES {
+            let Files { graph, stamp } = self.read(path)?;
+            let outcome = self.start(version, path, graph, &stamp);
+            if !stamp.is_current() {
+                tracing::info!(path = %path.display(), "replaced while it was loaded");
+                continue;
+            }
+            let (served, lease) = outcome?;
+            let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
+            served.metrics().load_us.set(load_us);
+            let candidate = self.wanted.candidate.clone();
+            return Ok(Loaded {
+                served: Arc::new(served),
+                candidate,
+                stamp,
+                lease,
+                _files: self.wanted.files.clone(),
+            });
+        }
+        Err(CatalogError::Replaced { path: path.to_owned() })
+    }
+
+    fn read(&self, path: &Path) -> Result<Files, CatalogError> {
+        let unreadable = |path: &Path| {
+            let path = path.to_owned();
+            |source| CatalogError::Read { path, source }
+        };
+        let mut stamp = Stamp::default();
+        stamp.add(path).map_err(unreadable(path))?;
+        let folder = path.parent().unwrap_or(&self.wanted.candidate.root);
+        let bytes = std::fs::read(path).map_err(unreadable(path))?;
+        let sums = Sums::of(folder)?;
+        if let Some(sums) = &sums {
+            stamp.add(sums.path()).map_err(unreadable(sums.path()))?;
+            sums.check(path, &bytes)?;
+        }
+        let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
+        let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
+        for file in graph.check_external(folder).map_err(onnx)? {
+            stamp.add(&file).map_err(unreadable(&file))?;
+            sums.as_ref().map_or(Ok(()), |sums| sums.check_file(&file))?;
+        }
+        Ok(Files { graph, stamp })
+    }
+
+    fn start(
+        &self,
+        version: Version,
+        path: &Path,
+        graph: onnx::Model,
+        stamp: &Stamp,
+    ) -> Result<(Served, Option<Arc<Lease>>), CatalogError> {
+        let candidate = &self.wanted.candidate;
+        let mut plan = complete::plan(candidate, version, &graph, &self.settings.defaults)?;
+        let lease = self.lease(bytes(stamp, 1))?;
+        plan.observer.clone_from(&self.settings.observer);
+        plan.metrics = self.entry.metrics(version);
+        plan.guard = Some(self.guard(version, lease.clone()));
+        let model = self.backend.load(path, &graph, plan.load.clone())?;
+        // The parsed file is as large as the model: it goes before warm-up makes its own memory.
+        drop(graph);
+        let served = Served::start(model, plan)?;
+        if let Some(lease) = &lease {
+            lease.set(bytes(stamp, served.sessions()));
+        }
+        Ok((served, lease))
+    }
+
+    fn lease(&self, bytes: u64) -> Result<Option<Arc<Lease>>, CatalogError> {
+        let Some(budget) = self.budget else { return Ok(None) };
+        budget.reserve(bytes, self.evict).map(|lease| Some(Arc::new(lease))).map_err(|why| match why {
+            NoLease::TooLarge { limit } => CatalogError::TooLarge { bytes, limit },
+            NoLease::Busy => CatalogError::NoMemory,
+        })
+    }
+
+    /// What is to happen when the last of the version's memory has gone.
+    fn guard(&self, version: Version, lease: Option<Arc<Lease>>) -> Guard {
+        Arc::new(Gone { entry: Arc::downgrade(self.entry), version, _lease: lease })
+    }
+}
+
+/// Memory of a version, by the size of its files.
+fn bytes(stamp: &Stamp, sessions: usize) -> u64 {
+    (stamp.bytes() + SESSION_BYTES) * sessions as u64
+}
+
+/// Lives as long as the memory of a version.
+struct Gone {
+    entry: Weak<Entry>,
+    version: Version,
+    _lease: Option<Arc<Lease>>,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let Some(entry) = self.entry.upgrade() else { return };
+        entry.update(|face| {
+            if let Some(state @ State::Unloading) = face.versions.get_mut(&self.version) {
+                *state = State::Unavailable("it was unloaded".to_owned());
+            }
+        });
+    }
+}

@@ -1,0 +1,431 @@
+use super::*;
+use crate::{
+    backend::{LoadOptions, Model, rten::RtenBackend},
+    onnx,
+    repository::Scan,
+};
+use bytes::Bytes;
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::AtomicUsize,
+    time::{Duration, Instant},
+};
+use xebec_core::{
+    Code, Datatype, Gate, InferRequest, InferResponse, Principal, TenantId, Tensor, Verb,
+    permit::{Admit, Ask, Decision},
+    port::{Answer, ModelState, Turn as _},
+    resource::Objective,
+};
+
+/// y = 2 x + 1, whose 1 is a weight that tests replace.
+const SCALER: &[u8] = include_bytes!("../../../../models/testdata/repository/scaler.onnx");
+
+/// y = 2 x + `offset`.
+fn scaler(offset: f32) -> Vec<u8> {
+    let one = 1.0_f32.to_le_bytes();
+    let at = SCALER.windows(4).position(|bytes| bytes == one).unwrap();
+    let mut model = SCALER.to_vec();
+    model[at..at + 4].copy_from_slice(&offset.to_le_bytes());
+    model
+}
+
+/// Writes as a careful owner does: beside it, then over it.
+fn put(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+struct Everybody;
+
+impl Admit for Everybody {
+    fn decide(&self, _: &Ask<'_>) -> Decision {
+        Decision::Allow(TenantId::default_tenant())
+    }
+}
+
+fn permit(model: &str, verb: Verb) -> Permit {
+    let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
+    Gate::new(Arc::new(Everybody)).admit(&who, verb, Some(&ModelName::parse(model).unwrap())).unwrap()
+}
+
+struct Slot(mpsc::SyncSender<Result<InferResponse, InferError>>);
+
+impl Answer for Slot {
+    fn is_gone(&self) -> bool {
+        false
+    }
+    fn send(self: Box<Self>, outcome: Result<InferResponse, InferError>) {
+        self.0.send(outcome).unwrap();
+    }
+}
+
+/// A folder of models and the catalog over it.
+struct House {
+    folder: tempfile::TempDir,
+    catalog: Catalog,
+}
+
+fn defaults() -> Defaults {
+    Defaults {
+        max_batch_size: 8,
+        max_queue: 64,
+        cores: 1,
+        instances: None,
+        objective: Objective::Throughput,
+        inline_below: Duration::from_micros(100),
+    }
+}
+
+impl House {
+    /// Over these files, everything loaded.
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        Self::with(files, Settings::new(defaults()), Arc::new(RtenBackend::new(String::new())))
+    }
+
+    fn with(files: &[(&str, &[u8])], settings: Settings, backend: Arc<dyn Backend>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(path, content)| put(&folder.path().join(path), content));
+        let source = Source::Repositories(vec![folder.path().to_owned()]);
+        let house = Self { folder, catalog: Catalog::new(backend, source, settings).unwrap() };
+        house.catalog.load(house.scan(), &|_| true, &|_| ());
+        house
+    }
+
+    fn scan(&self) -> Scan {
+        self.catalog.core.source.scan().unwrap()
+    }
+
+    fn put(&self, path: &str, content: &[u8]) {
+        put(&self.folder.path().join(path), content);
+    }
+
+    fn order(&self, give: impl FnOnce(Done)) -> Result<(), InferError> {
+        let (tell, told) = mpsc::sync_channel(1);
+        give(Box::new(move |outcome| tell.send(outcome).unwrap()));
+        told.recv().unwrap()
+    }
+
+    fn load(&self, model: &str) -> Result<(), InferError> {
+        self.load_with(model, Overrides::default())
+    }
+
+    fn load_with(&self, model: &str, overrides: Overrides) -> Result<(), InferError> {
+        self.order(|done| Control::load(&self.catalog, &permit(model, Verb::Admin), overrides, done))
+    }
+
+    fn unload(&self, model: &str) -> Result<(), InferError> {
+        self.order(|done| self.catalog.unload(&permit(model, Verb::Admin), done))
+    }
+
+    /// What a model makes of zeros: its offset.
+    fn ask(&self, model: &str, version: Option<u64>) -> Result<f32, InferError> {
+        let permit = permit(model, Verb::Infer);
+        let version = version.map(|version| Version::parse(&version.to_string()).unwrap());
+        let upstream = loop {
+            match self.catalog.route(&permit, version) {
+                Err(InferError::NotResident { .. }) => self.order(|done| self.catalog.wake(&permit, done))?,
+                routed => break routed?,
+            }
+        };
+        let data = Bytes::from_static(&[0; 16]);
+        let x = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data };
+        let request = InferRequest {
+            id: String::new(),
+            inputs: vec![x],
+            outputs: vec![],
+            timeout: None,
+            received: Instant::now(),
+        };
+        let (to, from) = mpsc::sync_channel(1);
+        upstream.submit(&permit, request, Box::new(Slot(to)));
+        crate::TurnEnd.flush();
+        let response = from.recv().unwrap()?;
+        Ok(f32::from_le_bytes(response.outputs[0].data[..4].try_into().unwrap()))
+    }
+
+    fn state(&self, model: &str) -> ModelState {
+        self.catalog.models().into_iter().find(|row| row.name.as_str() == model).unwrap().state
+    }
+}
+
+fn until(what: &str, mut reached: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !reached() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_reload_serves_the_new_weights_and_one_that_fails_leaves_the_old_ones() {
+    let house = House::new(&[("m.onnx", &scaler(1.0))]);
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.load("m").unwrap();
+    assert_eq!(house.catalog.residents().loads.get(), 1, "nothing had changed");
+    house.put("m.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(2.0));
+    house.put("m.onnx", b"garbage");
+    let error = house.load("m").unwrap_err().to_string();
+    assert!(error.starts_with("failed to load 'm', version 1 is not served"), "{error}");
+    assert_eq!(house.ask("m", Some(1)), Ok(2.0));
+    let ModelState::Ready { note } = house.state("m") else { panic!("{:?}", house.state("m")) };
+    assert!(note.starts_with("the last reload of version 1 failed: "), "{note}");
+    assert!(house.catalog.ready(), "a failed reload is no reason to send requests elsewhere");
+    house.put("m.onnx", &scaler(3.0));
+    house.load("m").unwrap();
+    assert_eq!((house.ask("m", None), house.state("m")), (Ok(3.0), ModelState::Ready { note: "".into() }));
+}
+
+#[test]
+fn an_older_version_goes_only_when_the_newer_one_serves() {
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0))]);
+    house.put("m/2/model.onnx", b"garbage");
+    assert!(house.load("m").is_err());
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.put("m/2/model.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    assert_eq!((house.ask("m", None), house.ask("m", Some(2))), (Ok(2.0), Ok(2.0)));
+    assert!(matches!(house.ask("m", Some(1)), Err(InferError::UnknownVersion { .. })));
+    // Of several wanted versions each stands for itself.
+    house.put("m/config.pbtxt", b"version_policy { all {} }");
+    house.put("m/3/model.onnx", b"garbage");
+    assert!(house.load("m").is_err());
+    let served = [1, 2, 3].map(|version| house.ask("m", Some(version)).ok());
+    assert_eq!(served, [Some(1.0), Some(2.0), None]);
+}
+
+#[test]
+fn an_unloaded_model_is_refused_with_the_reason_and_can_come_back() {
+    let house = House::new(&[("m.onnx", &scaler(1.0)), ("other.onnx", &scaler(5.0))]);
+    house.unload("m").unwrap();
+    until("its memory is back", || house.state("m") == ModelState::Unavailable("it was unloaded".into()));
+    let Err(InferError::NoVersions { reason, .. }) = house.ask("m", None) else { panic!() };
+    assert_eq!(reason, "it was unloaded");
+    assert_eq!(house.ask("other", None), Ok(5.0));
+    assert!(house.catalog.ready());
+    house.unload("m").unwrap();
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    assert!(matches!(house.unload("nobody"), Err(InferError::UnloadFailed { .. })));
+    let unknown = house.load("nobody").unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert_eq!(unknown.to_string(), "failed to load 'nobody', failed to poll from model repository");
+    assert!(matches!(house.ask("nobody", None), Err(InferError::UnknownModel { .. })));
+    // One that was copied into the folder since the start is found.
+    house.put("late/1/model.onnx", &scaler(9.0));
+    house.load("late").unwrap();
+    assert_eq!(house.ask("late", None), Ok(9.0));
+}
+
+#[test]
+fn what_cannot_be_loaded_at_start_makes_the_server_not_ready_until_it_can() {
+    let house = House::new(&[("good.onnx", &scaler(1.0)), ("bad.onnx", b"garbage")]);
+    assert_eq!((house.catalog.ready(), house.ask("good", None)), (false, Ok(1.0)));
+    house.put("bad.onnx", &scaler(2.0));
+    house.load("bad").unwrap();
+    assert_eq!((house.catalog.ready(), house.ask("bad", None)), (true, Ok(2.0)));
+}
+
+#[test]
+fn under_a_limit_of_memory_every_model_answers_and_those_used_longest_ago_go() {
+    const MODELS: usize = 12;
+    let files: Vec<(String, Vec<u8>)> =
+        (0..MODELS).map(|at| (format!("m{at}.onnx"), scaler(at as f32))).collect();
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(path, model)| (&**path, &**model)).collect();
+    let of_one = (512 << 10) + SCALER.len() as u64;
+    let settings = Settings { memory: Some(3 * of_one), ..Settings::new(defaults()) };
+    let house = House::with(&files, settings, Arc::new(RtenBackend::new(String::new())));
+    assert_eq!(house.catalog.residents().loads.get(), 0, "nothing is loaded before it is asked for");
+    assert!(house.catalog.ready() && house.state("m3").is_ready());
+    for round in 0..3 {
+        for at in 0..MODELS {
+            assert_eq!(house.ask(&format!("m{at}"), None), Ok(at as f32), "round {round}");
+            let (limit, used) = house.catalog.memory().unwrap();
+            assert!(used <= limit, "{used} of {limit}");
+            // One that is used all the time stays.
+            assert_eq!(house.ask("m0", None), Ok(0.0));
+        }
+    }
+    assert!(house.catalog.upstreams().len() <= 3);
+    let loads = house.catalog.residents().loads.get() as usize;
+    assert_eq!(loads, 1 + 3 * (MODELS - 1), "m0 was loaded once, each other one every time");
+    assert_eq!(house.catalog.residents().evictions.get() as usize, loads - 3);
+    // A version's counters go on over its loads.
+    let upstream = house.catalog.route(&permit("m11", Verb::Infer), None).unwrap();
+    assert_eq!(upstream.metrics().executions.get(), 3);
+}
+
+#[test]
+fn a_model_larger_than_all_memory_for_models_is_refused_by_the_flags_name() {
+    let settings = Settings { memory: Some(1000), ..Settings::new(defaults()) };
+    let backend = Arc::new(RtenBackend::new(String::new()));
+    let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
+    let error = house.ask("m", None).unwrap_err().to_string();
+    assert!(error.contains("--model-memory-budget"), "{error}");
+}
+
+#[test]
+fn many_who_wait_for_a_model_load_it_once() {
+    let settings = Settings { memory: Some(1 << 30), ..Settings::new(defaults()) };
+    let backend = Arc::new(RtenBackend::new(String::new()));
+    let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..32).map(|_| scope.spawn(|| house.ask("m", None))).collect();
+        asking.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Ok(1.0)));
+    });
+    assert_eq!(house.catalog.residents().loads.get(), 1);
+}
+
+/// Puts another file in the place of the one that is loaded, the first `times` times.
+struct Replacing {
+    inner: RtenBackend,
+    left: AtomicUsize,
+}
+
+impl Backend for Replacing {
+    fn report(&self) -> EngineReport {
+        self.inner.report()
+    }
+    fn load(
+        &self,
+        path: &Path,
+        graph: &onnx::Model,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        let before = self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        if let Ok(left) = before {
+            put(path, &scaler(left as f32));
+        }
+        self.inner.load(path, graph, options)
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_while_it_is_loaded_is_loaded_again() {
+    for (times, want) in [(1, Ok(1.0)), (2, Ok(1.0)), (9, Err(()))] {
+        let backend = Replacing { inner: RtenBackend::new(String::new()), left: AtomicUsize::new(times) };
+        let house = House::with(&[("m.onnx", &scaler(7.0))], Settings::new(defaults()), Arc::new(backend));
+        assert_eq!(house.ask("m", None).map_err(|_| ()), want, "{times}");
+        if want.is_err() {
+            let ModelState::Unavailable(reason) = house.state("m") else { panic!() };
+            assert!(reason.contains("was replaced each time it was read"), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_not_what_its_checksum_says_is_not_served() {
+    let sum = "0".repeat(64);
+    let sums = format!("{sum}  model.onnx\n");
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0)), ("m/1/SHA256SUMS", sums.as_bytes())]);
+    let ModelState::Unavailable(reason) = house.state("m") else { panic!() };
+    assert!(reason.contains("model.onnx has SHA-256") && reason.contains("copy it again"), "{reason}");
+    let found = reason.split("SHA-256 ").nth(1).unwrap().split(',').next().unwrap();
+    house.put("m/1/SHA256SUMS", format!("{found}  model.onnx\n").as_bytes());
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(1.0));
+}
+
+#[test]
+fn an_order_may_bring_a_configuration_and_files_only_where_that_is_allowed() {
+    let config = |text: &str| Overrides { config: Some(text.into()), files: Vec::new() };
+    let file = |path: &str| Overrides {
+        config: Some(r#"{"max_batch_size":"4"}"#.into()),
+        files: vec![(path.into(), scaler(6.0).into())],
+    };
+    let house = House::new(&[("m.onnx", &scaler(1.0))]);
+    house.load_with("m", config(r#"{"max_batch_size":"16"}"#)).unwrap();
+    let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+    assert_eq!(upstream.config().max_batch_size, 16);
+    for (text, words) in [
+        ("{", "parameter 'config' is wrong"),
+        (r#"{"max_batchsize":1}"#, "max_batchsize"),
+        (r#"{"name":"other"}"#, "is of model 'other'"),
+    ] {
+        let error = house.load_with("m", config(text)).unwrap_err();
+        assert!(error.to_string().contains(words) && error.code() == Code::InvalidArgument, "{error}");
+    }
+    let denied = house.load_with("m", file("1/model.onnx")).unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    assert!(denied.to_string().contains("--allow-model-upload"), "{denied}");
+    assert_eq!(house.ask("m", None), Ok(1.0));
+
+    let settings = Settings { uploads: true, ..Settings::new(defaults()) };
+    let house = House::with(&[("m.onnx", &scaler(1.0))], settings, Arc::new(RtenBackend::new(String::new())));
+    house.load_with("m", file("3/model.onnx")).unwrap();
+    assert_eq!((house.ask("m", Some(3)), house.ask("m", Some(1)).is_err()), (Ok(6.0), true));
+    for path in ["model.onnx", "1/../../x", "../1/model.onnx", "0/model.onnx", "1/", "1/a/b", "/1/x", "1/.."]
+    {
+        let error = house.load_with("m", file(path)).unwrap_err();
+        assert!(error.to_string().contains("is not file:<version>/<name>"), "{path}: {error}");
+    }
+    let bare = Overrides { config: None, ..file("1/model.onnx") };
+    assert!(house.load_with("m", bare).unwrap_err().to_string().contains("'config' is missing"));
+    // A name that no file system takes is our fault as little as the caller's, and is told as Triton tells it.
+    let long = house.load_with("m", file(&format!("1/{}", "x".repeat(256)))).unwrap_err();
+    assert!(long.code() == Code::Internal && long.to_string().contains("failed to poll"), "{long}");
+    assert_eq!(house.ask("m", None), Ok(6.0));
+    // Without files it is the repository's again.
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(1.0));
+}
+
+#[test]
+fn what_is_polled_follows_its_folder() {
+    let house = House::new(&[("a.onnx", &scaler(1.0)), ("b/1/model.onnx", &scaler(2.0))]);
+    let poller = house.catalog.follow(Poll::new(&house.scan()), Duration::from_millis(10)).unwrap();
+    house.put("a.onnx", &scaler(10.0));
+    until("the replaced one is served", || house.ask("a", None) == Ok(10.0));
+    house.put("b/2/model.onnx", &scaler(3.0));
+    until("the newer version is served", || house.ask("b", None) == Ok(3.0));
+    house.put("c.onnx", &scaler(4.0));
+    until("the new one is served", || house.ask("c", None) == Ok(4.0));
+    // What is broken leaves what was served, and says so until it is mended.
+    house.put("a.onnx", b"garbage");
+    until("it says so", || matches!(house.state("a"), ModelState::Ready { note } if !note.is_empty()));
+    assert_eq!(house.ask("a", None), Ok(10.0));
+    house.put("a.onnx", &scaler(11.0));
+    until("the mended one is served", || house.ask("a", None) == Ok(11.0));
+    fs::remove_dir_all(house.folder.path().join("b")).unwrap();
+    until("the removed one is unknown", || {
+        matches!(house.ask("b", None), Err(InferError::UnknownModel { .. }))
+    });
+    // A folder without a version is said to be that, and served when it has one.
+    fs::create_dir(house.folder.path().join("d")).unwrap();
+    until("the empty one is listed", || house.catalog.models().iter().any(|row| row.name.as_str() == "d"));
+    until(
+        "with its reason",
+        || matches!(house.state("d"), ModelState::Unavailable(reason) if reason.contains("has no version")),
+    );
+    house.put("d/1/model.onnx", &scaler(5.0));
+    until("it is served", || house.ask("d", None) == Ok(5.0));
+    assert!(house.catalog.ready());
+    drop(poller);
+}
+
+#[test]
+fn what_changes_all_the_time_is_left_alone_and_the_rest_is_followed() {
+    let house = House::new(&[("a.onnx", &scaler(1.0)), ("b.onnx", &scaler(2.0))]);
+    let poller = house.catalog.follow(Poll::new(&house.scan()), Duration::from_millis(10)).unwrap();
+    let going = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for offset in (0..).take_while(|_| going.load(SeqCst)) {
+                house.put("a.onnx", &scaler((100 + offset % 100) as f32));
+            }
+        });
+        house.put("b.onnx", &scaler(3.0));
+        until("the quiet one is served", || house.ask("b", None) == Ok(3.0));
+        assert_eq!(house.ask("a", None), Ok(1.0));
+        house.put("b.onnx", &scaler(4.0));
+        until("and again", || house.ask("b", None) == Ok(4.0));
+        going.store(false, SeqCst);
+    });
+    until("the last state is served", || house.ask("a", None).is_ok_and(|offset| offset >= 100.0));
+    assert_eq!(house.catalog.residents().failed_loads.get(), 0);
+    drop(poller);
+}

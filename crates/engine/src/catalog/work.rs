@@ -1,0 +1,113 @@
+//! Orders that wait for a loader: one model's are carried out one after the other, those of different models side by
+//! side.
+//!
+//! Not here: what an order means (`catalog`).
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+use xebec_core::{ModelName, port::Done};
+
+/// Something to do with a model, and who is told.
+pub(super) struct Task<T> {
+    pub(super) model: ModelName,
+    pub(super) order: T,
+    pub(super) done: Done,
+}
+
+/// The orders of all models.
+pub(super) struct Work<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    waiting: VecDeque<Task<T>>,
+    busy: HashSet<ModelName>,
+    stopped: bool,
+}
+
+impl<T> Work<T> {
+    pub(super) fn new() -> Self {
+        let state = State { waiting: VecDeque::new(), busy: HashSet::new(), stopped: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Puts an order behind the others, of which at most `most` may wait.
+    ///
+    /// # Errors
+    /// The order itself, if there is no room or nothing is done any more.
+    pub(super) fn put(&self, task: Task<T>, most: usize) -> Result<(), Task<T>> {
+        let mut state = self.lock();
+        if state.stopped || state.waiting.len() >= most {
+            return Err(task);
+        }
+        state.waiting.push_back(task);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for the oldest order whose model is not worked on; `None` when it is time to end.
+    pub(super) fn take(&self) -> Option<Task<T>> {
+        let mut state = self.lock();
+        while !state.stopped {
+            if let Some(task) = state.next() {
+                state.busy.insert(task.model.clone());
+                return Some(task);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
+    }
+
+    /// A model whose order was taken is done.
+    pub(super) fn finish(&self, model: &ModelName) {
+        self.lock().busy.remove(model);
+        // Two may wait for this model's next orders and another's: all look.
+        self.changed.notify_all();
+    }
+
+    /// Ends the waiting of the loaders; returns what nobody will do.
+    pub(super) fn stop(&self) -> VecDeque<Task<T>> {
+        let mut state = self.lock();
+        state.stopped = true;
+        self.changed.notify_all();
+        std::mem::take(&mut state.waiting)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn next(&mut self) -> Option<Task<T>> {
+        let at = self.waiting.iter().position(|task| !self.busy.contains(&task.model))?;
+        self.waiting.remove(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(model: &str, order: u32) -> Task<u32> {
+        Task { model: ModelName::parse(model).unwrap(), order, done: Box::new(|_| ()) }
+    }
+
+    #[test]
+    fn orders_of_one_model_wait_for_each_other_and_those_of_others_do_not() {
+        let work = Work::new();
+        for (model, order) in [("a", 1), ("a", 2), ("b", 3)] {
+            assert!(work.put(task(model, order), 3).is_ok());
+        }
+        assert_eq!(work.put(task("c", 4), 3).map_err(|task| task.order), Err(4));
+        let taken = [(); 2].map(|()| work.take().unwrap());
+        assert_eq!(taken.map(|task| task.order), [1, 3]);
+        work.finish(&ModelName::parse("a").unwrap());
+        assert_eq!(work.take().unwrap().order, 2);
+        assert!(work.put(task("d", 5), 3).is_ok());
+        assert_eq!(work.stop().into_iter().map(|task| task.order).collect::<Vec<_>>(), [5]);
+        assert!(work.take().is_none() && work.put(task("e", 6), 3).is_err());
+    }
+}
