@@ -3,6 +3,7 @@
 //! Closed loop: so many requests are in flight, always. Open loop (`--rate`): requests come at a constant rate whatever
 //! the server does, and latencies count from when a request was due, so that a stall is not hidden. The generator
 //! reports its own processor time: a figure taken with a generator at its limit says little about the server.
+use crate::inputs;
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -187,12 +188,11 @@ const GLANCE: Duration = Duration::from_millis(20);
 pub fn run(args: &BenchArgs) -> anyhow::Result<Report> {
     let target = Target::parse(args.url.as_deref(), args.protocol)?;
     let tensors = match &args.input {
-        Some(file) => payload::from_file(file)?,
-        None => payload::random(
-            &target.metadata(&args.model, args.model_version.as_deref())?,
-            args.rows,
-            args.free_extent,
-        )?,
+        Some(file) => inputs::from_file(file)?,
+        None => {
+            let metadata = target.metadata(&args.model, args.model_version.as_deref())?;
+            inputs::random(&metadata.slots()?, args.rows, args.free_extent, 0)?
+        }
     };
     let version = args.model_version.as_deref().unwrap_or_default();
     let payload = Arc::new(Payload::new(&target, &args.model, version, &tensors)?);

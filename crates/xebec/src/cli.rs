@@ -6,7 +6,7 @@ use crate::{
         flags::{CONFIG_VARIABLE, Flags, REPOSITORY, REPOSITORY_VARIABLE, Setting},
         machine,
     },
-    files, infer, run,
+    files, infer, quantize, run, tune,
 };
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::{
@@ -23,6 +23,7 @@ Examples:
   xebec up examples/fraud-detection        serve what a folder's YAML describes
   xebec serve --model-repository models    serve .onnx files or Triton's layout
   xebec infer fraud-mlp --input examples/fraud-detection/request.json
+  xebec tune models/fraud --slo-p99 5ms    best instances, threads and batch
   xebec bench fraud-mlp --concurrency 64   load, latencies and throughput
   xebec completions bash                   shell completion
 
@@ -60,6 +61,16 @@ enum Command {
         after_help = "Examples:\n  xebec bench fraud-mlp --concurrency 64                          REST, binary tensors\n  xebec bench fraud-mlp --url 127.0.0.1:8001 --concurrency 64     gRPC\n  xebec bench fraud-mlp --protocol json --rate 1000 --concurrency 256\n\nLatencies are in microseconds. With --rate they count from when a request was due."
     )]
     Bench(bench::BenchArgs),
+    /// Find the arrangement of a model (instances, threads, batch, delay) that answers most, or soonest, on this machine.
+    #[command(
+        after_help = "Examples:\n  xebec tune models/fraud --slo-p99 5ms --write        the highest throughput with a p99 of at most 5 ms\n  xebec tune fraud.onnx --concurrency 64 --svg tune.svg\n  xebec tune fraud.onnx --rate 2000 --time 90s         the lowest p99 at 2000 requests a second\n\nThe model runs in this process, without sockets. Exit status 1: nothing does what was asked for."
+    )]
+    Tune(tune::TuneArgs),
+    /// Make a smaller and faster copy of a model (int8 or fp16) and tell what it loses and gains.
+    #[command(
+        after_help = "Examples:\n  xebec quantize fraud.onnx -o fraud-int8.onnx --mode static --calibration train.csv --eval test.csv --max-loss 0.02 --python venv/bin/python\n  xebec quantize encoder.onnx -o encoder-fp16.onnx --mode fp16 --free-extent 32 --python venv/bin/python\n\nThe rewriting is onnxruntime's own, in the Python environment named by --python (packages onnx and onnxruntime).\nExit status 1: the copy loses more than --max-loss and was not written."
+    )]
+    Quantize(quantize::QuantizeArgs),
     /// Print the completion script of a shell.
     #[command(after_help = "Example:\n  xebec completions bash > /etc/bash_completion.d/xebec")]
     Completions {
@@ -131,6 +142,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(up) => with_config(up.flags, Some(up.folder)),
         Command::Infer(args) => infer::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::command(&args).map(|()| ExitCode::SUCCESS),
+        Command::Tune(args) => tune::command(&args),
+        Command::Quantize(args) => quantize::command(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command_line(), "xebec", &mut script);
@@ -172,7 +185,7 @@ pub(crate) fn show(text: &[u8]) -> io::Result<()> {
     }
 }
 
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // If standard error is gone there is nowhere left to say so.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

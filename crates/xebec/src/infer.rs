@@ -109,7 +109,7 @@ fn request(text: &str, metadata: impl FnOnce() -> anyhow::Result<Value>) -> anyh
 }
 
 /// Lines of numbers with commas; a first line without a number is a head.
-fn lines(text: &str) -> anyhow::Result<Value> {
+pub(crate) fn lines(text: &str) -> anyhow::Result<Value> {
     let mut rows = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match line.split(',').map(|cell| cell_value(cell.trim())).collect::<Option<Vec<Number>>>() {

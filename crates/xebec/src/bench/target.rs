@@ -3,6 +3,7 @@ use super::{
     Protocol, grpc,
     payload::{PREFIX_BYTES, Payload},
 };
+use crate::inputs::Slot;
 use anyhow::{Context as _, anyhow, bail};
 use prost::Message as _;
 use serde::Deserialize;
@@ -36,6 +37,16 @@ pub(super) struct Input {
     pub(super) name: String,
     pub(super) datatype: String,
     pub(super) shape: Vec<i64>,
+}
+
+impl Metadata {
+    /// The inputs, with datatypes that are known.
+    pub(super) fn slots(self) -> anyhow::Result<Vec<Slot>> {
+        let slot = |input: Input| {
+            Ok(Slot { datatype: input.datatype.parse()?, name: input.name, shape: input.shape })
+        };
+        self.inputs.into_iter().map(slot).collect()
+    }
 }
 
 impl Target {
