@@ -10,7 +10,9 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xebec
 PYTHON ?= python3
 ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements-engine.txt)
 ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
-CLIENTS := $(CACHE)/peers/clients-$(shell cksum < tools/python/requirements-clients.txt | cut -d' ' -f1)
+PEERS := clients import import-pytorch import-tensorflow import-jax
+peer = $(CACHE)/peers/$(1)-$(shell cksum < tools/python/requirements-$(1).txt | cut -d' ' -f1)
+CLIENTS := $(call peer,clients)
 TOOLS := $(CACHE)/tools
 ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
@@ -18,8 +20,12 @@ CARGO_MACHETE_VERSION := 0.9.2
 
 export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
+export XEBEC_PEERS_IMPORT := $(call peer,import)
+export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
+export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
+export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test lint bench soak profile engine peers tools generate clean
+.PHONY: help demo test test-import lint bench soak profile tune-check engine peers peers-import tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -69,12 +75,26 @@ $(ENGINE)/.done: | tools/python/requirements-engine.txt
 	rm -rf $(ENGINE) && mv $(NEW) $(ENGINE)
 
 # A virtual environment knows its own path: it is made in place, and anew if it is not whole.
-peers: $(CLIENTS)/.done ## the stock clients that tests drive, from PyPI
-$(CLIENTS)/.done: | tools/python/requirements-clients.txt
-	rm -rf $(CLIENTS)
-	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/pip install --quiet --requirement tools/python/requirements-clients.txt
-	touch $@
+define venv
+$(call peer,$(1))/.done: | tools/python/requirements-$(1).txt
+	rm -rf $$(@D)
+	$$(PYTHON) -m venv $$(@D)
+	$$(@D)/bin/pip install --quiet --requirement tools/python/requirements-$(1).txt
+	touch $$@
+endef
+$(foreach name,$(PEERS),$(eval $(call venv,$(name))))
+
+peers: $(CLIENTS)/.done $(call peer,import)/.done ## the stock clients and small frameworks that tests drive, from PyPI
+
+peers-import: $(foreach name,$(PEERS),$(call peer,$(name))/.done) ## with PyTorch, TensorFlow and JAX: 8 GB
+
+test-import: engine peers-import ## every script of docs/guide/import.md; large, so not in CI
+	cargo build --package xebec
+	cargo test --package xebec-e2e --test it -- --include-ignored import_guide
+
+tune-check: engine $(ENCODER) ## how near xebec tune comes to the best of a whole grid, from bad configurations
+	cargo build --release --package xebec --package xebec-e2e --bins
+	target/release/tuning --encoder $(ENCODER)
 
 tools: $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-machete ## cargo-deny and cargo-machete, from crates.io
 $(TOOLS)/bin/cargo-deny:

@@ -65,12 +65,31 @@ fn numbers(path: &std::path::Path) -> Vec<u64> {
 /// # Errors
 /// It is not there; the text says how it is made.
 pub fn clients_python() -> anyhow::Result<PathBuf> {
-    let cache = cache("XEBEC_PEERS_CLIENTS", "peers");
-    let folders =
-        if cache.join("bin/python").is_file() { vec![cache.clone()] } else { glob(&cache, "clients-") };
+    peer_python("clients")
+}
+
+/// The Python of a peers' environment, by the name of its requirements.
+///
+/// # Errors
+/// It is not there; the text says how it is made.
+pub fn peer_python(name: &str) -> anyhow::Result<PathBuf> {
+    let variable = format!("XEBEC_PEERS_{}", name.replace('-', "_").to_uppercase());
+    let cache = cache(&variable, "peers");
+    // Behind the name stands a checksum: import-1 is one of import, and import-jax-1 is not.
+    let is_one = |folder: &PathBuf| {
+        let last = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        last.strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|sum| sum.parse::<u64>().is_ok())
+    };
+    let folders = if cache.join("bin/python").is_file() {
+        vec![cache.clone()]
+    } else {
+        glob(&cache, name).into_iter().filter(is_one).collect()
+    };
     let python = folders.into_iter().map(|folder| folder.join("bin/python")).find(|python| python.is_file());
     python.with_context(|| {
-        format!("no Python of the stock clients below {}: run `make peers`", cache.display())
+        format!("no Python of {name} below {}: run `make peers` or `make peers-import`", cache.display())
     })
 }
 

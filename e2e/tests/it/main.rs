@@ -12,6 +12,7 @@ mod generated;
 mod grpc_bad_input;
 mod hostile_http2;
 mod hostile_settings;
+mod import_guide;
 mod lifecycle;
 mod limits;
 mod metrics;

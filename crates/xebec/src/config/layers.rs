@@ -12,8 +12,8 @@ use std::{
     path::PathBuf,
 };
 
-/// Variables that are not settings: of the Makefile, for what it brings.
-const FOREIGN: [&str; 2] = ["XEBEC_ENGINE_CACHE", "XEBEC_PEERS_CLIENTS"];
+/// What variables begin with that are not settings: those of the Makefile, for what it brings.
+const FOREIGN: [&str; 2] = ["XEBEC_ENGINE_CACHE", "XEBEC_PEERS_"];
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Layers {
 
 fn known(variable: &str) -> bool {
     [CONFIG_VARIABLE, REPOSITORY_VARIABLE].contains(&variable)
-        || FOREIGN.contains(&variable)
+        || FOREIGN.iter().any(|beginning| variable.starts_with(beginning))
         || SETTINGS.iter().any(|setting| setting.variable == variable)
 }
 

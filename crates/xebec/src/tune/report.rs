@@ -66,7 +66,7 @@ impl Report {
         self.notes.iter().for_each(|note| text.push_str(&format!("note     {note}\n")));
         let how = if self.interrupted { "interrupted after" } else { "took" };
         text.push_str(&format!(
-            "search   {} of {} points; {how} {:.0} s\n\n",
+            "search   {} points measured, the grid has {}; {how} {:.0} s\n\n",
             self.ledger.len(),
             self.points,
             self.elapsed.as_secs_f64()

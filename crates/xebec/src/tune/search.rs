@@ -77,7 +77,10 @@ impl<M: Measure> Search<'_, M> {
         self.measure.doing("a spread of arrangements");
         let mut field = given.to_vec();
         field.extend(self.space.spread(SPREAD).into_iter().filter(|point| !given.contains(point)));
-        let Some(mut best) = self.race(&field, ROUNDS)?.first().map(|(point, _)| *point) else {
+        // What is there now may be outside of what was asked for: it is measured and not chosen.
+        let mut order = self.race(&field, ROUNDS)?.into_iter().map(|(point, _)| point).collect::<Vec<_>>();
+        order.extend(self.ranked());
+        let Some(mut best) = order.into_iter().find(|point| self.space.contains(*point)) else {
             return Ok(None);
         };
         for _ in 0..PASSES {
@@ -117,9 +120,11 @@ impl<M: Measure> Search<'_, M> {
     fn last(&mut self, best: Point, as_is: Option<Point>) -> anyhow::Result<Point> {
         self.measure.doing("the best again");
         let mut field = vec![best];
-        field.extend(self.ranked().into_iter().filter(|point| *point != best).take(FINALISTS - 1));
+        let others = self.ranked().into_iter().filter(|point| *point != best && self.space.contains(*point));
+        field.extend(others.take(FINALISTS - 1));
         field.extend(as_is.filter(|point| !field.contains(point)));
-        let order = self.laps(&field, LAST_ROUNDS)?;
+        let mut order = self.laps(&field, LAST_ROUNDS)?;
+        order.retain(|(point, _)| self.space.contains(*point));
         Ok(self.choose(&order).unwrap_or(best))
     }
 

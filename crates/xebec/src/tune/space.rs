@@ -112,6 +112,18 @@ impl Space {
         all.into_iter().collect()
     }
 
+    /// Whether a point is one of them.
+    pub(super) fn contains(&self, point: Point) -> bool {
+        let Point { arrangement: Arrangement { class, batch, .. }, load } = point;
+        let mut delays = self.delays_us.iter();
+        self.classes.contains(&class)
+            && self.batches.contains(&batch)
+            && self.loads.contains(&load)
+            && delays.any(|&delay_us| {
+                Arrangement { class, batch, delay_us }.canonical() == point.arrangement.canonical()
+            })
+    }
+
     /// The points that differ from `from` in one axis, without itself.
     pub(super) fn along(&self, axis: Axis, from: Point) -> Vec<Point> {
         let with = |arrangement: Arrangement, load| Point { arrangement: arrangement.canonical(), load };
@@ -180,6 +192,8 @@ pub(super) mod tests {
         let all = space().all();
         // Inline has no delay, and batch 1 neither.
         assert_eq!(all.len(), (4 + 4 * (1 + 3 * 3)) * 3);
+        assert!(all.iter().all(|point| space().contains(*point)));
+        assert!(!space().contains(Point { load: 2, ..all[0] }));
         let inline = |point: &&Point| point.arrangement.class == Class::Inline;
         assert!(all.iter().filter(inline).all(|point| point.arrangement.delay_us == 0));
     }
