@@ -41,7 +41,7 @@ impl Local {
         let config = settings(library)?;
         logging::start(&config);
         let backend = backend::choose(&config.search)?;
-        let settings = Settings { defaults: config.defaults, strict_readiness: true, observer: None };
+        let settings = Settings::new(config.defaults);
         Ok(Self { backend, settings })
     }
 
@@ -80,7 +80,7 @@ impl Local {
     ///
     /// # Errors
     /// It cannot be served.
-    pub(crate) fn serve(&self, candidate: &Candidate) -> anyhow::Result<Served> {
+    pub(crate) fn serve(&self, candidate: &Candidate) -> anyhow::Result<Arc<Served>> {
         let version = newest(candidate)?;
         catalog::start(&*self.backend, candidate, version, &self.settings)
             .with_context(|| format!("'{}' cannot be served", candidate.name))
@@ -138,7 +138,7 @@ pub(crate) fn slots(info: &ModelInfo) -> Vec<Slot> {
 
 /// Leave to run a model that this process itself has loaded.
 pub(crate) fn permit(model: &ModelName) -> anyhow::Result<Permit> {
-    let gate = Gate::new(Arc::new(Laptop::new(false)));
+    let gate = Gate::new(Arc::new(Laptop::new(false, false, false)));
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 0).into() };
     Ok(gate.admit(&who, Verb::Infer, Some(model))?)
 }

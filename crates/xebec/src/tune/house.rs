@@ -137,7 +137,7 @@ impl House {
         if self.served.len() >= MOST_LOADED {
             self.served.clear();
         }
-        let served = Arc::new(self.local.serve(&arranged(&self.candidate, arrangement))?);
+        let served = self.local.serve(&arranged(&self.candidate, arrangement))?;
         self.served.insert(arrangement, Arc::clone(&served));
         Ok((served, true))
     }
