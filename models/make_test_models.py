@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make the small models of the tests, byte for byte the same on every run.
 
-`repository/` is a model repository that loads as a whole; `broken/` holds what must be refused. Run it with the
+`repository/` is a model repository that loads as a whole; `broken/` holds what must be refused; `configured/` what is
+nothing without a configuration of its own. Run it with the
 environment of tools/python/requirements-train.txt:
 
     python models/make_test_models.py models/testdata
@@ -182,6 +183,47 @@ def chain(size: int, steps: int) -> onnx.ModelProto:
     return model(nodes, [value("x", T.FLOAT, ["batch", 4])], [value("y", T.FLOAT, ["batch"])], initializers)
 
 
+def reshaped() -> onnx.ModelProto:
+    """Sums of rows of four, without an axis for the one number of a row."""
+    nodes = [h.make_node("ReduceSum", ["x", "axes"], ["y"], "sum", keepdims=0)]
+    return model(nodes, [value("x", T.FLOAT, ["batch", 4])], [value("y", T.FLOAT, ["batch"])], [constant("axes", np.array([1], np.int64))])
+
+
+def optional() -> onnx.ModelProto:
+    """x + bias, where bias has a default."""
+    inputs = [value("x", T.FLOAT, ["batch", 2]), value("bias", T.FLOAT, ["batch", 2])]
+    bias = constant("bias", np.array([[10, 20]], np.float32))
+    return model([h.make_node("Add", ["x", "bias"], ["y"], "add")], inputs, [value("y", T.FLOAT, ["batch", 2])], [bias])
+
+
+def ragged() -> onnx.ModelProto:
+    """The sum of each request's values, which lie end to end, and the values doubled."""
+    inputs = [value("values", T.FLOAT, ["total"]), value("bounds", T.INT64, ["bounds"])]
+    outputs = [value("sum", T.FLOAT, ["requests", 1]), value("doubled", T.FLOAT, ["total"])]
+    numbers = {"zero": 0, "one": 1, "last": -1, "end": 2**62}
+    constants = [constant(name, np.array([number], np.int64)) for name, number in numbers.items()]
+    constants += [constant("nothing", np.array([0], np.float32)), constant("axis", np.array(0, np.int64)), constant("two", np.array(2, np.float32))]
+    nodes = [
+        h.make_node("Concat", ["nothing", "values"], ["padded"], "pad", axis=0),
+        h.make_node("CumSum", ["padded", "axis"], ["sums"], "sums"),
+        h.make_node("Slice", ["bounds", "zero", "last"], ["from"], "from"),
+        h.make_node("Slice", ["bounds", "one", "end"], ["to"], "to"),
+        h.make_node("Gather", ["sums", "from"], ["before"], "before"),
+        h.make_node("Gather", ["sums", "to"], ["after"], "after"),
+        h.make_node("Sub", ["after", "before"], ["flat"], "difference"),
+        h.make_node("Unsqueeze", ["flat", "one"], ["sum"], "column"),
+        h.make_node("Mul", ["values", "two"], ["doubled"], "double"),
+    ]
+    return model(nodes, inputs, outputs, constants)
+
+
+def configured(root: Path) -> None:
+    """Models that are nothing without a config.pbtxt, which the tests write."""
+    write(root / "reshaped.onnx", reshaped())
+    write(root / "optional.onnx", optional())
+    write(root / "ragged.onnx", ragged())
+
+
 def unknown_op() -> onnx.ModelProto:
     shape = ["batch", 3]
     return model([h.make_node("Frobnicate", ["x"], ["y"], name="f")], [value("x", T.FLOAT, shape)], [value("y", T.FLOAT, shape)])
@@ -323,12 +365,14 @@ def compare(got: list[np.ndarray], due: list[np.ndarray], tolerance: float) -> s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where repository/ and broken/ are written")
+    parser.add_argument("folder", type=Path, help="where repository/, broken/ and configured/ are written")
     parser.add_argument("--check", action="store_true", help="also run every model of repository/ in onnxruntime and compare its answer")
     arguments = parser.parse_args()
-    (arguments.folder / "broken").mkdir(parents=True, exist_ok=True)
+    for name in ("broken", "configured"):
+        (arguments.folder / name).mkdir(parents=True, exist_ok=True)
     repository(arguments.folder / "repository")
     broken(arguments.folder / "broken")
+    configured(arguments.folder / "configured")
     return 0 if not arguments.check or check(arguments.folder / "repository") else 1
 
 

@@ -15,6 +15,8 @@ pub struct InferRequest {
     pub outputs: Vec<String>,
     /// How long the request may wait in a queue; `None` leaves it to the model's own policy.
     pub timeout: Option<Duration>,
+    /// How urgent it is, among the model's levels: 1 is the most urgent, 0 leaves it to the model.
+    pub priority: u64,
     /// When the server had read the request whole.
     pub received: Instant,
 }

@@ -31,6 +31,11 @@ pub trait Upstream: Send + Sync {
     /// The full configuration, completed from the model's file.
     fn config(&self) -> &ModelConfig;
 
+    /// Labels of an output's classes, by index; none if it has none.
+    fn labels(&self, _output: &str) -> &[Box<str>] {
+        &[]
+    }
+
     /// Counters and histograms of this model and version.
     fn metrics(&self) -> &ModelMetrics;
 

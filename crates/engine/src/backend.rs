@@ -73,7 +73,7 @@ pub trait Stream: Send {
 /// Inputs and outputs of a graph, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// Inputs without initialisers.
+    /// Inputs without initialisers, then those of [`LoadOptions::optional`].
     pub inputs: Vec<Slot>,
     /// Outputs.
     pub outputs: Vec<Slot>,
@@ -90,7 +90,8 @@ pub struct Slot {
     pub dims: Option<Vec<i64>>,
 }
 
-/// One input of a batch: `parts`, concatenated along axis 0, have `shape`.
+/// One input of a batch: `parts`, concatenated along axis 0, have `shape`. Without parts the input is left to its default,
+/// which one of [`LoadOptions::optional`] has.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchInput<'a> {
     /// Of the whole.
@@ -164,6 +165,14 @@ pub enum LoadError {
         engine: &'static str,
         /** The way out. */
         hint: String,
+    },
+    /// A warm-up of the owner's failed.
+    #[error("model_warmup '{name}' failed: {message}; correct its inputs in config.pbtxt, or leave it out")]
+    Warmup {
+        /** Which. */
+        name: String,
+        /** The engine's words. */
+        message: String,
     },
     /// The system gave no thread.
     #[error("cannot start a thread for the model: {message}")]

@@ -1,9 +1,10 @@
 //! Whether a request fits its model, in the words that clients of the Triton dialect match on.
 //!
-//! Invariant: a request that passes has the model's inputs in the model's order, each with the bytes that its shape
+//! Invariant: a request that passes has the model's inputs in the model's order, but for optional ones, each with the bytes that its shape
 //! says, and the same number of rows in each. A request that is right costs no allocation.
 //!
 //! Not here: values (only the engine knows whether an index is out of range).
+use crate::edges::Edges;
 use xebec_core::{
     InferError, InferRequest, ModelInfo, Tensor,
     error::dims_text,
@@ -11,20 +12,31 @@ use xebec_core::{
     tensor::{check_bytes, element_count},
 };
 
-/// Checks `request` and brings its inputs into the model's order. Returns its rows: 1 for a model without batch axis.
+/// Checks `request` and brings its inputs into the model's order; optional ones may be missing. Returns its rows: 1 for a model without batch axis.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub(crate) fn check(info: &ModelInfo, request: &mut InferRequest) -> Result<u32, InferError> {
-    order(info, &mut request.inputs)?;
-    for (tensor, want) in request.inputs.iter().zip(&info.inputs) {
-        check_tensor(info, tensor, want)?;
+pub(crate) fn check(
+    info: &ModelInfo,
+    edges: Option<&Edges>,
+    request: &mut InferRequest,
+) -> Result<u32, InferError> {
+    order(info, edges, &mut request.inputs)?;
+    if request.inputs.len() == info.inputs.len() {
+        for (tensor, want) in request.inputs.iter().zip(&info.inputs) {
+            check_tensor(info, tensor, want)?;
+        }
+    } else {
+        for tensor in &request.inputs {
+            let want = info.inputs.iter().find(|want| want.name == tensor.name);
+            want.map_or(Ok(()), |want| check_tensor(info, tensor, want))?;
+        }
     }
     check_outputs(info, &request.outputs)?;
     rows(info, &request.inputs)
 }
 
-fn order(info: &ModelInfo, inputs: &mut [Tensor]) -> Result<(), InferError> {
+fn order(info: &ModelInfo, edges: Option<&Edges>, inputs: &mut [Tensor]) -> Result<(), InferError> {
     for place in 0..inputs.len() {
         let Some(tensor) = inputs.get(place) else { break };
         if !info.inputs.iter().any(|want| want.name == tensor.name) {
@@ -42,7 +54,13 @@ fn order(info: &ModelInfo, inputs: &mut [Tensor]) -> Result<(), InferError> {
         }
     }
     if inputs.len() != info.inputs.len() {
-        return Err(missing(info, inputs));
+        let given = |name: &str| inputs.iter().any(|tensor| *tensor.name == *name);
+        let mut absent = info.inputs.iter().filter(|want| !given(&want.name));
+        if inputs.is_empty() || !absent.all(|want| edges.is_some_and(|edges| edges.is_optional(&want.name))) {
+            return Err(missing(info, inputs));
+        }
+        inputs.sort_by_key(|tensor| info.inputs.iter().position(|want| want.name == tensor.name));
+        return Ok(());
     }
     // As many as wanted, all known, none twice: now each has its place.
     for (place, want) in info.inputs.iter().enumerate() {
@@ -197,9 +215,15 @@ mod tests {
 
     fn ask(info: &ModelInfo, inputs: Vec<Tensor>, outputs: &[&str]) -> Result<u32, String> {
         let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-        let mut request =
-            InferRequest { id: "7".into(), inputs, outputs, timeout: None, received: Instant::now() };
-        check(info, &mut request).map_err(|error| error.message_for("7"))
+        let mut request = InferRequest {
+            id: "7".into(),
+            inputs,
+            outputs,
+            timeout: None,
+            priority: 0,
+            received: Instant::now(),
+        };
+        check(info, None, &mut request).map_err(|error| error.message_for("7"))
     }
 
     const F: Datatype = Datatype::Fp32;
@@ -213,9 +237,10 @@ mod tests {
             inputs,
             outputs: vec![],
             timeout: None,
+            priority: 0,
             received: Instant::now(),
         };
-        assert_eq!(check(&info, &mut request), Ok(3));
+        assert_eq!(check(&info, None, &mut request), Ok(3));
         assert_eq!(&*request.inputs[0].name, "a");
     }
 

@@ -47,9 +47,8 @@ thread_local! {
 impl Inline {
     /// One lane per runner.
     pub(crate) fn new(facts: Arc<Facts>, rules: Rules, runners: Vec<Runner>, guard: Option<Guard>) -> Self {
-        let lane = |runner| {
-            Mutex::new(Lane { queue: Queue::new(Rules { instances: 1, concurrent: false, ..rules }), runner })
-        };
+        let rules = Rules { instances: 1, concurrent: false, ..rules };
+        let lane = |runner| Mutex::new(Lane { queue: Queue::new(rules.clone()), runner });
         Self { lanes: runners.into_iter().map(lane).collect(), facts, _guard: guard }
     }
 

@@ -103,11 +103,6 @@ impl Pool {
         };
         thread.map_err(late).ok()
     }
-
-    /// Most requests that may wait.
-    pub(crate) fn max_queue(&self) -> usize {
-        self.shared.lock().queue.rules().max_queue
-    }
 }
 
 impl Drop for Pool {

@@ -9,9 +9,14 @@
 pub mod backend;
 pub mod catalog;
 mod check;
+pub mod doctor;
+mod edges;
+pub mod formats;
 mod inline;
+pub mod inspect;
 mod instance;
 pub mod onnx;
+mod order;
 mod pace;
 mod queue;
 pub mod repository;

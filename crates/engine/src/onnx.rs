@@ -5,10 +5,11 @@
 //!
 //! # Source
 //! ONNX, "Open Neural Network Exchange Intermediate Representation Specification", IR version 10.
+use crate::formats::{self, Foreign};
 use bytes::Bytes;
 use prost::Message as _;
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fmt,
     path::{Component, Path, PathBuf},
 };
@@ -16,7 +17,6 @@ use xebec_core::Datatype;
 
 mod batch_axis;
 mod external;
-mod foreign;
 mod hazard;
 #[allow(
     missing_docs,
@@ -110,6 +110,22 @@ impl ElemType {
     }
 }
 
+impl ElemType {
+    /// Bits of an element; `None` for strings and what is not known.
+    fn bits(self) -> Option<u64> {
+        use tensor_proto::DataType as T;
+        match T::try_from(self.0).ok()? {
+            T::Undefined | T::String => None,
+            T::Double | T::Int64 | T::Uint64 | T::Complex64 => Some(64),
+            T::Float | T::Int32 | T::Uint32 => Some(32),
+            T::Float16 | T::Bfloat16 | T::Int16 | T::Uint16 => Some(16),
+            T::Complex128 => Some(128),
+            T::Uint4 | T::Int4 => Some(4),
+            _ => Some(8),
+        }
+    }
+}
+
 impl fmt::Display for ElemType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match tensor_proto::DataType::try_from(self.0) {
@@ -129,6 +145,20 @@ pub enum Batchability {
         /** Which, in a sentence. */
         reason: String,
     },
+}
+
+/// Operators by name, with their domain unless it is ONNX's own, and how often each is there.
+pub type Operators = BTreeMap<String, usize>;
+
+/// Constants of a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Tensors.
+    pub tensors: u64,
+    /// Elements of all of them.
+    pub elements: u64,
+    /// Bytes of all of them, also of those in other files.
+    pub bytes: u64,
 }
 
 /// A file is not an ONNX model that can be served.
@@ -172,7 +202,7 @@ impl Model {
         if bytes.is_empty() {
             return Err(OnnxError::Empty);
         }
-        if let Some((format, way_out)) = foreign::recognise(&bytes) {
+        if let Some(Foreign { format, way_out }) = formats::of_bytes(&bytes) {
             return Err(OnnxError::Foreign { format, way_out });
         }
         let proto = ModelProto::decode(bytes).map_err(|error| OnnxError::Damaged(error.to_string()))?;
@@ -215,10 +245,85 @@ impl Model {
 
     /// Whether requests of different callers may share a run.
     pub fn batchability(&self) -> Batchability {
-        match batch_axis::analyse(&self.proto, &self.inputs) {
+        self.batchability_with(&[])
+    }
+
+    /// The same where callers may give inputs of `optional` too.
+    pub fn batchability_with(&self, optional: &[ValueInfo]) -> Batchability {
+        let analysed = batch_axis::analyse(&self.proto, &self.inputs).and_then(|()| {
+            if optional.is_empty() {
+                return Ok(());
+            }
+            // What a caller gives is no constant.
+            let mut proto = self.proto.clone();
+            let given = |name: &str| optional.iter().any(|input| input.name == name);
+            if let Some(graph) = &mut proto.graph {
+                graph.initializer.retain(|tensor| !given(&tensor.name));
+            }
+            let inputs: Vec<ValueInfo> = self.inputs.iter().chain(optional).cloned().collect();
+            batch_axis::analyse(&proto, &inputs)
+        });
+        match analysed {
             Ok(()) => Batchability::Yes,
             Err(reason) => Batchability::No { reason },
         }
+    }
+
+    /// Why rows are not kept apart, by node; none if they are.
+    pub fn stops(&self) -> Vec<String> {
+        batch_axis::stops(&self.proto, &self.inputs)
+    }
+
+    /// Inputs that a caller need not give, because they have an initializer.
+    pub fn defaults(&self) -> Vec<ValueInfo> {
+        let Some(graph) = &self.proto.graph else { return Vec::new() };
+        let dense: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        graph.input.iter().filter(|input| dense.contains(input.name.as_str())).map(value_info).collect()
+    }
+
+    /// Program that wrote the file, with its version.
+    pub fn producer(&self) -> String {
+        format!("{} {}", self.proto.producer_name, self.proto.producer_version).trim().to_owned()
+    }
+
+    /// Operator sets by domain.
+    pub fn opsets(&self) -> Vec<(String, i64)> {
+        let name = |domain: &str| if domain.is_empty() { "ai.onnx".to_owned() } else { domain.to_owned() };
+        self.proto.opset_import.iter().map(|opset| (name(&opset.domain), opset.version)).collect()
+    }
+
+    /// How often each operator stands in the graph and its subgraphs.
+    pub fn operators(&self) -> Operators {
+        let mut operators = Operators::new();
+        let mut count = |node: &NodeProto| {
+            let domain = if matches!(node.domain.as_str(), "" | "ai.onnx") { "" } else { &node.domain };
+            let dot = if domain.is_empty() { "" } else { "." };
+            *operators.entry(format!("{domain}{dot}{}", node.op_type)).or_default() += 1;
+        };
+        let nodes = self.proto.graph.iter().flat_map(|graph| &graph.node);
+        nodes.for_each(|node| visit(node, &mut count));
+        operators
+    }
+
+    /// How many constants there are, wherever they stand.
+    pub fn parameters(&self) -> Parameters {
+        let mut all = Parameters::default();
+        external::tensors(&self.proto, &mut |tensor| {
+            let extent = |dim: &i64| u64::try_from(*dim).unwrap_or(0);
+            let elements = tensor.dims.iter().map(extent).fold(1u64, u64::saturating_mul);
+            all.tensors += 1;
+            all.elements = all.elements.saturating_add(elements);
+            let bits = ElemType(tensor.data_type).bits();
+            let strings = || tensor.string_data.iter().map(|text| text.len() as u64).sum();
+            let bytes = bits.map_or_else(strings, |bits| elements.saturating_mul(bits).div_ceil(8));
+            all.bytes = all.bytes.saturating_add(bytes);
+        });
+        all
+    }
+
+    /// The version of the file's format.
+    pub fn ir_version(&self) -> i64 {
+        self.proto.ir_version
     }
 }
 

@@ -1,21 +1,25 @@
 //! Which waiting requests make the next batch: a state machine without clock, lock or thread.
 //!
-//! Order is by arrival. A batch is built around the oldest request; later ones join while they mix with it and
+//! Order is by level, the first first, and by arrival within one; behind those of its level stands who has waited too
+//! long and may go on waiting. A batch is built around the first request; later ones join while they mix with it and
 //! their rows fit. The rules of waiting:
 //! - an instance that was idle when a request came runs it at once and never waits for company;
-//! - an instance that has just finished a run and finds less than a full batch waits until the oldest request is
-//!   `max_delay` old (0: it does not wait either);
+//! - an instance that has just finished a run and finds less than a full batch, and no batch of a size that is
+//!   preferred, waits until the oldest request is `max_delay` old (0: it does not wait either);
+//! - where sizes are preferred, a batch is of the largest that can be had; if none can, the rules below hold;
 //! - no batch takes more than an instance's share of all rows in the house, so that one instance does not run what
 //!   two could run side by side; and only half of it where that is a batch worth having, so that the next one waits
 //!   when a run ends, instead of what little came since; and no more than rows are fast together (`pace`).
 //!
 //! Invariants: no request is lost or given out twice; what does not mix never shares a batch; requests that mix keep
-//! their order; one that has expired or whose caller has gone never runs; no more than `max_queue` wait.
+//! their order within a level; one that has expired or whose caller has gone never runs; no more wait at a level than
+//! may. A model without levels has one.
 //!
 //! Not here: threads and clocks (`instance`, `inline`), what mixing means (`request`).
 use crate::pace::Pace;
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,17 +40,34 @@ pub(crate) trait Job {
     fn arrived(&self) -> Instant;
     /// When it must have been started.
     fn deadline(&self) -> Option<Instant>;
+    /// Its level, from 0; lower ones come first.
+    fn level(&self) -> usize;
+    /// Whether [`Self::go_on_waiting`] was said.
+    fn is_late(&self) -> bool;
+    /// It has waited too long and waits on, without a deadline.
+    fn go_on_waiting(&mut self);
+}
+
+/// The rules of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level {
+    /// Most requests that wait.
+    pub(crate) max_queue: usize,
+    /// Who has waited too long waits on, behind the others, instead of leaving.
+    pub(crate) waits_on: bool,
 }
 
 /// The rules of one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     /// Most rows of a batch; a request with more runs alone.
     pub(crate) max_rows: u32,
     /// How long an instance that was busy waits for company.
     pub(crate) max_delay: Duration,
-    /// Most requests that wait.
-    pub(crate) max_queue: usize,
+    /// Sizes of a batch that are run as soon as they can be had, the smallest first.
+    pub(crate) preferred: Arc<[u32]>,
+    /// At least one.
+    pub(crate) levels: Arc<[Level]>,
     /// Runs that can go on side by side.
     pub(crate) instances: u32,
     /// Whether requests go on coming during a run: instance threads, not the lanes of an I/O core.
@@ -109,6 +130,8 @@ pub(crate) enum Left {
 pub(crate) struct Queue<T> {
     rules: Rules,
     waiting: VecDeque<T>,
+    /// How many of them are of each level.
+    of_level: Vec<usize>,
     waiting_rows: u64,
     running_rows: u64,
     pace: Pace,
@@ -119,8 +142,17 @@ pub(crate) struct Queue<T> {
 impl<T: Job> Queue<T> {
     /// An empty queue.
     pub(crate) fn new(rules: Rules) -> Self {
-        let (waiting, pace) = (VecDeque::new(), Pace::new());
-        Self { rules, waiting, waiting_rows: 0, running_rows: 0, pace, swept: None, left: Vec::new() }
+        let (waiting, of_level, pace) = (VecDeque::new(), vec![0; rules.levels.len()], Pace::new());
+        Self {
+            rules,
+            waiting,
+            of_level,
+            waiting_rows: 0,
+            running_rows: 0,
+            pace,
+            swept: None,
+            left: Vec::new(),
+        }
     }
 
     /// Rules it was made with.
@@ -141,31 +173,72 @@ impl<T: Job> Queue<T> {
     /// Adds a request.
     ///
     /// # Errors
-    /// The request itself, if as many wait as may, also after those were taken out who had no caller within the last
+    /// The request itself, if as many of its level wait as may, also after those were taken out who had no caller within the last
     /// [`SWEEP`]: refusing is to stay cheap where thousands are refused.
     pub(crate) fn push(&mut self, job: T, now: Instant) -> Result<(), T> {
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
-        if self.waiting.len() >= self.rules.max_queue && is_due {
+        if self.is_full(job.level()) && is_due {
             self.sweep(now);
         }
-        if self.waiting.len() >= self.rules.max_queue {
+        if self.is_full(job.level()) {
             return Err(job);
         }
-        self.waiting_rows += u64::from(job.rows());
-        self.waiting.push_back(job);
+        self.insert(job);
         Ok(())
+    }
+
+    fn is_full(&self, level: usize) -> bool {
+        let (waiting, rules) = (self.of_level.get(level), self.rules.levels.get(level));
+        // A level that is not there takes nobody.
+        waiting.zip(rules).is_none_or(|(waiting, rules)| *waiting >= rules.max_queue)
+    }
+
+    /// Puts a request behind those that come before it: without levels and late ones that is the end.
+    fn insert(&mut self, job: T) {
+        let order = |job: &T| (job.level(), job.is_late());
+        let before = self.waiting.iter().rposition(|other| order(other) <= order(&job));
+        self.waiting_rows += u64::from(job.rows());
+        if let Some(count) = self.of_level.get_mut(job.level()) {
+            *count += 1;
+        }
+        self.waiting.insert(before.map_or(0, |before| before + 1), job);
     }
 
     /// The next batch, if it is time for one.
     pub(crate) fn next(&mut self, now: Instant, asker: Asker) -> Step<T> {
         self.sweep(now);
-        let Some(oldest) = self.waiting.front() else { return Step::Empty };
-        let until = oldest.arrived() + self.rules.max_delay;
-        if asker == Asker::Busy && until > now && !self.has_full_batch() {
+        let Some(first) = self.waiting.front() else { return Step::Empty };
+        let preferred = self.preferred(first);
+        let until = self.oldest(first) + self.rules.max_delay;
+        if asker == Asker::Busy && until > now && preferred.is_none() && !self.has_full_batch() {
             return Step::WaitUntil(until);
         }
-        let limit = self.room(oldest);
+        let limit = preferred.unwrap_or_else(|| self.room(first));
         Step::Run(self.take_batch(limit))
+    }
+
+    /// When the request that has waited longest came.
+    fn oldest(&self, first: &T) -> Instant {
+        if self.of_level.len() == 1 && !first.is_late() {
+            return first.arrived();
+        }
+        self.waiting.iter().map(Job::arrived).min().unwrap_or(first.arrived())
+    }
+
+    /// The largest preferred size for which there is company.
+    fn preferred(&self, first: &T) -> Option<u64> {
+        if self.rules.preferred.is_empty() {
+            return None;
+        }
+        let company = self.company(first);
+        let mut sizes = self.rules.preferred.iter().rev().map(|size| u64::from(*size));
+        sizes.find(|size| *size <= company && u64::from(first.rows()) <= *size)
+    }
+
+    /// Rows of all that may share a run with `first`, with its own.
+    fn company(&self, first: &T) -> u64 {
+        let company = self.waiting.iter().skip(1).filter(|job| job.mixes_with(first));
+        u64::from(first.rows()) + company.map(|job| u64::from(job.rows())).sum::<u64>()
     }
 
     /// A run of `rows` rows is over.
@@ -206,8 +279,14 @@ impl<T: Job> Queue<T> {
             match why(job) {
                 None => index += 1,
                 Some(left) => {
-                    let Some(job) = self.remove(index) else { return };
-                    self.left.push((job, left));
+                    let Some(mut job) = self.remove(index) else { return };
+                    let level = self.rules.levels.get(job.level());
+                    if left == Left::Expired && level.is_some_and(|level| level.waits_on) {
+                        job.go_on_waiting();
+                        self.insert(job);
+                    } else {
+                        self.left.push((job, left));
+                    }
                 }
             }
         }
@@ -216,6 +295,9 @@ impl<T: Job> Queue<T> {
     fn remove(&mut self, index: usize) -> Option<T> {
         let job = self.waiting.remove(index)?;
         self.waiting_rows -= u64::from(job.rows());
+        if let Some(count) = self.of_level.get_mut(job.level()) {
+            *count -= 1;
+        }
         Some(job)
     }
 
@@ -234,10 +316,9 @@ impl<T: Job> Queue<T> {
 
     fn has_full_batch(&self) -> bool {
         let Some(oldest) = self.waiting.front() else { return false };
-        let company = self.waiting.iter().filter(|job| job.mixes_with(oldest));
-        let rows: u64 = company.map(|job| u64::from(job.rows())).sum();
         // A request that mixes with nothing, not even itself, is as full a batch as it will ever be.
-        rows >= self.fast_together(oldest, u64::from(self.rules.max_rows)) || !oldest.mixes_with(oldest)
+        self.company(oldest) >= self.fast_together(oldest, u64::from(self.rules.max_rows))
+            || !oldest.mixes_with(oldest)
     }
 
     fn take_batch(&mut self, limit: u64) -> Batch<T> {

@@ -4,10 +4,12 @@
 //! fault nor stops another from being served. Invariant: no file of a candidate lies outside its root.
 //!
 //! Not here: what `config.pbtxt` may say ([`config`]), what the graph adds ([`complete`]), loading (`catalog`).
+use crate::formats::{self, Foreign};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Component, Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 use xebec_core::{
     ModelName, Version,
@@ -33,6 +35,8 @@ pub struct Candidate {
     pub name: ModelName,
     /// Nothing of the model may lie outside of this folder.
     pub root: PathBuf,
+    /// The model's own folder, if it has one: what its configuration names lies below it.
+    pub folder: Option<PathBuf>,
     /// The file of each version that the version policy keeps.
     pub versions: BTreeMap<Version, PathBuf>,
     /// What `config.pbtxt` says.
@@ -105,6 +109,16 @@ pub enum RepositoryError {
         /** What was named. */
         path: PathBuf,
     },
+    /// A model of another format.
+    #[error("{} is {format}, not ONNX; {way_out}", path.display())]
+    Foreign {
+        /** File or folder. */
+        path: PathBuf,
+        /** What it is. */
+        format: &'static str,
+        /** How to convert it. */
+        way_out: &'static str,
+    },
     /// The version policy names a version that is not there.
     #[error("version_policy asks for version {version}, but {} has only {found}", folder.display())]
     MissingVersion {
@@ -172,6 +186,18 @@ pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
         .and_then(|found| found.1)
 }
 
+/// The same for a folder, with another configuration in the place of its own.
+///
+/// # Errors
+/// It cannot be tried.
+pub fn open_with(path: &Path, config: &ModelConfig) -> Result<Candidate, RepositoryError> {
+    let path = canonical(path)?;
+    let root = path.parent().unwrap_or(&path).to_owned();
+    let text = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = ModelName::parse(&text).map_err(|source| RepositoryError::Name { name: text, source })?;
+    folder(&root, &path, name, Some(config))
+}
+
 /// Looks for one model in several repositories.
 ///
 /// # Errors
@@ -223,6 +249,12 @@ fn name_of(entry: &Path) -> Option<(Result<ModelName, RepositoryError>, bool)> {
     let bare = entry.extension().is_some_and(|extension| extension == "onnx") && entry.is_file();
     let stem = if bare { entry.file_stem()?.to_str()? } else { text };
     if !bare && !entry.is_dir() {
+        if let Some(Foreign { format, way_out }) = formats::of_path(entry) {
+            if is_news(entry) {
+                tracing::warn!(path = %entry.display(), format, way_out, "a model of another format is not served");
+            }
+            return None;
+        }
         tracing::debug!(path = %entry.display(), "neither a model folder nor an .onnx file");
         return None;
     }
@@ -250,6 +282,14 @@ fn recognise(
     Some(Ok((name, outcome)))
 }
 
+/// Whether an entry was not told of before: a repository is scanned again and again.
+fn is_news(entry: &Path) -> bool {
+    const MOST: usize = 1000;
+    static TOLD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    told.len() < MOST && told.insert(entry.to_owned())
+}
+
 fn bare_file(
     root: &Path,
     file: &Path,
@@ -257,17 +297,19 @@ fn bare_file(
     config: Option<&ModelConfig>,
 ) -> Result<Candidate, RepositoryError> {
     let versions = BTreeMap::from([(Version::FIRST, inside(root, file)?)]);
-    Ok(candidate(root, name, versions, config.cloned()))
+    Ok(candidate(root, None, name, versions, config.cloned()))
 }
 
 fn candidate(
     root: &Path,
+    folder: Option<&Path>,
     name: ModelName,
     versions: BTreeMap<Version, PathBuf>,
     config: Option<ModelConfig>,
 ) -> Candidate {
     let (batching, resources) = (resource::Batching::default(), resource::Resources::default());
-    Candidate { name, root: root.to_owned(), versions, config, batching, resources }
+    let folder = folder.map(Path::to_owned);
+    Candidate { name, root: root.to_owned(), folder, versions, config, batching, resources }
 }
 
 /// The model of a folder; `given` takes the place of its `config.pbtxt`.
@@ -297,10 +339,23 @@ pub(crate) fn folder(
         }
     }
     if versions.is_empty() {
+        foreign(folder)?;
         return Err(RepositoryError::NoVersion { folder: folder.to_owned(), file });
     }
     let versions = keep(versions, config.as_ref(), folder)?;
-    Ok(candidate(root, name, versions, config))
+    Ok(candidate(root, Some(folder), name, versions, config))
+}
+
+/// Refuses a folder whose model is of another format: it lies there itself, in a version's folder, or in the folder of
+/// the file's name.
+fn foreign(folder: &Path) -> Result<(), RepositoryError> {
+    let mut folders = vec![folder.to_owned()];
+    folders.extend(entries(folder)?.into_iter().filter(|path| path.is_dir()));
+    let whole = formats::of_path(folder).map(|foreign| (folder.to_owned(), foreign));
+    match whole.or_else(|| folders.iter().find_map(|folder| formats::in_folder(folder))) {
+        Some((path, Foreign { format, way_out })) => Err(RepositoryError::Foreign { path, format, way_out }),
+        None => Ok(()),
+    }
 }
 
 fn model_file(config: Option<&ModelConfig>, path: &Path) -> Result<String, RepositoryError> {
@@ -393,7 +448,7 @@ impl Candidate {
         let root = path.parent().unwrap_or(&path).to_owned();
         let versions = BTreeMap::from([(Version::FIRST, path)]);
         let (batching, resources) = (service.spec.batching.clone(), service.spec.resources.clone());
-        Ok(Self { name, root, versions, config: None, batching, resources })
+        Ok(Self { name, root, folder: None, versions, config: None, batching, resources })
     }
 }
 

@@ -1,6 +1,9 @@
 //! A checked request on its way through a queue.
-use crate::queue::{Job, Left};
-use std::time::Instant;
+use crate::{
+    edges::Edges,
+    queue::{Job, Left},
+};
+use std::{sync::Arc, time::Instant};
 use xebec_core::{InferError, InferResponse, Tensor, port::Reply};
 
 /// A request that fits its model and waits for a run.
@@ -15,10 +18,16 @@ pub(crate) struct Pending {
     pub(crate) rows: u32,
     /// Whether it may share a run with others of its shape.
     pub(crate) mixes: bool,
+    /// What lies between its tensors and the graph's, if anything does.
+    pub(crate) edges: Option<Arc<Edges>>,
     /// When it was submitted.
     pub(crate) arrived: Instant,
     /// When it must have been started.
     pub(crate) deadline: Option<Instant>,
+    /// Its place in the queue, from 0; lower ones come first.
+    pub(crate) level: usize,
+    /// Whether it has waited too long and waits on.
+    pub(crate) late: bool,
     /// Where the answer goes.
     pub(crate) reply: Reply,
 }
@@ -50,6 +59,9 @@ impl Job for Pending {
 
     fn mixes_with(&self, other: &Self) -> bool {
         let same = |a: &Tensor, b: &Tensor| a.shape.get(1..) == b.shape.get(1..);
+        if let Some(edges) = &self.edges {
+            return self.mixes && other.mixes && edges.mix(&self.inputs, &other.inputs);
+        }
         self.mixes && other.mixes && self.inputs.iter().zip(&other.inputs).all(|(a, b)| same(a, b))
     }
 
@@ -63,5 +75,17 @@ impl Job for Pending {
 
     fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    fn level(&self) -> usize {
+        self.level
+    }
+
+    fn is_late(&self) -> bool {
+        self.late
+    }
+
+    fn go_on_waiting(&mut self) {
+        (self.late, self.deadline) = (true, None);
     }
 }

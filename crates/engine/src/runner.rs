@@ -6,6 +6,7 @@
 //! Not here: which requests make a batch (`queue`), when (`instance`, `inline`).
 use crate::{
     backend::{BatchInput, Model, RunError, Stream},
+    edges::Edges,
     queue::Left,
     request::Pending,
 };
@@ -16,8 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 use xebec_core::{
-    Datatype, InferError, InferResponse, ModelInfo, Tensor, Timings, metrics::ModelMetrics,
-    tensor::bytes_elements,
+    Datatype, InferError, InferResponse, ModelInfo, Tensor, Timings,
+    metrics::ModelMetrics,
+    tensor::{bytes_elements, element_count},
 };
 
 /// Told of every run, so that a test can ask the engine for the same batch.
@@ -30,6 +32,7 @@ pub trait Observer: Send + Sync {
 pub(crate) struct Facts {
     pub(crate) info: Arc<ModelInfo>,
     pub(crate) metrics: Arc<ModelMetrics>,
+    pub(crate) edges: Option<Arc<Edges>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
@@ -55,6 +58,8 @@ enum Failure {
     Run(RunError),
     /// Its outputs cannot be told apart.
     Uncuttable,
+    /// A tensor has not the shape that the configuration says.
+    Misshapen,
     Panic,
 }
 
@@ -119,18 +124,27 @@ impl Runner {
     }
 
     fn run_stream(&mut self, batch: &[Pending], rows: u64) -> Result<Duration, Failure> {
+        if let Some(edges) = self.facts.edges.clone() {
+            let requests = requests(batch);
+            let made = edges.make(&requests);
+            let gathered = edges.gather(&requests, &made).ok_or(Failure::Misshapen)?;
+            return self.run_whole(batch, &gathered.inputs());
+        }
         let inputs = self.facts.info.inputs.len();
         let parts: Vec<Vec<&[u8]>> = (0..inputs).map(|input| parts(batch, input)).collect();
         let shapes: Vec<Vec<i64>> = (0..inputs).map(|input| shape(batch, input, rows)).collect();
         let whole: Vec<BatchInput<'_>> =
             shapes.iter().zip(&parts).map(|(shape, parts)| BatchInput { shape, parts }).collect();
+        self.run_whole(batch, &whole)
+    }
+
+    fn run_whole(&mut self, batch: &[Pending], whole: &[BatchInput<'_>]) -> Result<Duration, Failure> {
         let stream = &mut self.stream;
-        let outcome = catch_unwind(AssertUnwindSafe(|| stream.run(&whole)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| stream.run(whole)));
         match outcome {
             Ok(Ok(gathered)) => {
                 if let Some(observer) = &self.facts.observer {
-                    observer
-                        .ran(&whole, &batch.iter().map(|pending| pending.id.as_str()).collect::<Vec<_>>());
+                    observer.ran(whole, &batch.iter().map(|pending| pending.id.as_str()).collect::<Vec<_>>());
                 }
                 Ok(gathered)
             }
@@ -172,15 +186,28 @@ impl Runner {
                 continue;
             }
             let view = self.stream.output(index);
-            let ends = ends(batch, rows, view.shape, view.data, output.datatype)?;
+            let edges = self.facts.edges.as_deref();
+            let scattered = edges.and_then(|edges| edges.scattered(index, &requests(batch)));
+            let ends = match &scattered {
+                Some(shapes) => scattered_ends(shapes, view.data, output.datatype)?,
+                None => ends(batch, rows, view.shape, view.data, output.datatype)?,
+            };
+            let mut scattered = scattered.map(Vec::into_iter);
             // One copy for the batch, shared by its answers: cheaper than one for each.
             let all = Bytes::copy_from_slice(view.data);
             let mut from = 0;
             for ((pending, response), to) in batch.iter().zip(&mut responses).zip(ends) {
+                let own = scattered.as_mut().and_then(Iterator::next);
                 if wanted(pending) {
-                    let mut shape = view.shape.to_vec();
-                    if let (true, Some(first)) = (batch.len() > 1, shape.first_mut()) {
-                        *first = i64::from(pending.rows);
+                    let mut shape = own.unwrap_or_else(|| {
+                        let mut shape = view.shape.to_vec();
+                        if let (true, Some(first)) = (batch.len() > 1, shape.first_mut()) {
+                            *first = i64::from(pending.rows);
+                        }
+                        shape
+                    });
+                    if let Some(edges) = edges {
+                        shape = edges.outward(index, shape).ok_or(Failure::Misshapen)?;
                     }
                     let data = all.slice(from..to);
                     let name = Arc::clone(&output.name);
@@ -200,8 +227,30 @@ fn explain(failure: Failure) -> InferError {
     match failure {
         Failure::Run(RunError { message, callers_fault }) => InferError::Engine { message, callers_fault },
         Failure::Uncuttable => InferError::Internal("an output's size is not what its shape says".into()),
+        Failure::Misshapen => InferError::Internal(
+            "an output's shape is not the reshape that config.pbtxt says; doctor shows the model's shapes"
+                .into(),
+        ),
         Failure::Panic => InferError::Internal("the engine panicked in this run".into()),
     }
+}
+
+/// The inputs of each request.
+fn requests(batch: &[Pending]) -> Vec<&[Tensor]> {
+    batch.iter().map(|pending| pending.inputs.as_slice()).collect()
+}
+
+/// Where each request's part ends in an output that is cut by the shapes of an input.
+fn scattered_ends(shapes: &[Vec<i64>], data: &[u8], datatype: Datatype) -> Result<Vec<usize>, Failure> {
+    let size = datatype.size_bytes().ok_or(Failure::Uncuttable)?;
+    let mut end = 0usize;
+    let mut ends = Vec::with_capacity(shapes.len());
+    for shape in shapes {
+        let bytes = element_count(shape).and_then(|count| count.checked_mul(size));
+        end = bytes.and_then(|bytes| end.checked_add(bytes)).ok_or(Failure::Uncuttable)?;
+        ends.push(end);
+    }
+    if end == data.len() { Ok(ends) } else { Err(Failure::Uncuttable) }
 }
 
 fn parts(batch: &[Pending], input: usize) -> Vec<&[u8]> {

@@ -8,9 +8,12 @@
 use crate::{
     backend::{LoadError, LoadOptions, Model, Stream},
     check::check,
+    edges::Edges,
     inline::Inline,
     instance::Pool,
-    queue::Rules,
+    order::Order,
+    queue::{Level, Rules},
+    repository::complete::Labels,
     request::Pending,
     runner::{Facts, Observer, Runner, Session},
 };
@@ -21,9 +24,9 @@ use std::{
 };
 use trial::Measured;
 use xebec_core::{
-    InferError, InferRequest, ModelInfo, Permit,
+    InferError, InferRequest, ModelInfo, Permit, Tensor,
     metrics::ModelMetrics,
-    model_config::ModelConfig,
+    model_config::{ModelConfig, model_config::SchedulingChoice},
     port::{Reply, Upstream},
     resource::Objective,
 };
@@ -45,6 +48,12 @@ pub struct Plan {
     pub config: ModelConfig,
     /// How requests become batches.
     pub batching: Batching,
+    /// What lies between callers' tensors and the graph's, if anything does.
+    pub edges: Option<Arc<Edges>>,
+    /// Labels of classes.
+    pub labels: Labels,
+    /// What is run before the model is ready, beside the trial on zeros.
+    pub warmups: Vec<Warmup>,
     /// Runs side by side, exactly; a tiny model then has instance threads too. By the number of cores if `None`.
     pub instances: Option<u32>,
     /// I/O cores of this process.
@@ -69,16 +78,76 @@ pub type Guard = Arc<dyn Send + Sync>;
 pub struct Batching {
     /// Most rows of a run; 1 if requests never share one.
     pub max_rows: u32,
+    /// Rows of a run that are not waited on any longer; none if any number is as good.
+    pub preferred: Vec<u32>,
     /// How long a busy instance waits for company.
     pub max_delay: Duration,
+    /// How requests wait, where there are no priorities.
+    pub queue: QueuePolicy,
+    /// Levels of requests, if some go before others.
+    pub priorities: Option<Priorities>,
+    /// Whether answers go out in the order of their requests.
+    pub preserve_ordering: bool,
+    /// Why requests must not share a run, if so.
+    pub mixes: Result<(), String>,
+}
+
+/// A request that is run before a model is ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warmup {
+    /// For messages.
+    pub name: String,
+    /// How often it is run on each stream.
+    pub count: u32,
+    /// In the model's order.
+    pub inputs: Vec<Tensor>,
+}
+
+/// How requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePolicy {
     /// Most requests that wait.
     pub max_queue: usize,
     /// Longest wait of a request.
     pub timeout: Option<Duration>,
     /// Whether a request may ask for a shorter one.
     pub timeout_override: bool,
-    /// Why requests must not share a run, if so.
-    pub mixes: Result<(), String>,
+    /// Who has waited too long waits on, behind the others, instead of being refused.
+    pub waits_on: bool,
+}
+
+/// Requests of a lower level go before those of a higher one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priorities {
+    /// The policy of each level, that of level 1 first.
+    pub levels: Vec<QueuePolicy>,
+    /// The level, from 1, of a request that names none.
+    pub default: usize,
+}
+
+impl Batching {
+    /// The policy of a level, from 0.
+    fn policy(&self, level: usize) -> &QueuePolicy {
+        self.priorities.as_ref().and_then(|all| all.levels.get(level)).unwrap_or(&self.queue)
+    }
+
+    /// The level, from 0, that a request asks for; 0 asks for the default.
+    fn level(&self, asked: u64, model: &str) -> Result<usize, InferError> {
+        let (levels, default) =
+            self.priorities.as_ref().map_or((0, 1), |all| (all.levels.len(), all.default));
+        match usize::try_from(asked) {
+            Ok(0) => Ok(default.saturating_sub(1)),
+            Ok(level) if level <= levels => Ok(level - 1),
+            _ if levels == 0 => Err(InferError::invalid_hint(
+                format!("priority {asked}: model '{model}' has no priority levels"),
+                "leave it out, or write priority_levels in the model's config.pbtxt",
+            )),
+            _ => Err(InferError::invalid_hint(
+                format!("priority {asked} is above the {levels} priority levels of model '{model}'"),
+                "1 is the most urgent; 0 means the model's default",
+            )),
+        }
+    }
 }
 
 /// One loaded revision of a model.
@@ -86,6 +155,8 @@ pub struct Served {
     facts: Arc<Facts>,
     config: ModelConfig,
     batching: Batching,
+    labels: Labels,
+    order: Option<Order>,
     engine: Engine,
 }
 
@@ -100,10 +171,11 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
-        let Plan { info, mut config, mut batching, instances, cores, load, .. } = plan;
-        let Plan { inline_below, observer, metrics, guard, .. } = plan;
-        let facts = Arc::new(Facts { info: Arc::new(info), metrics, observer });
-        let (first, measured) = try_out(&*model, &facts.info, batching.max_rows)?;
+        let Plan { info, mut config, mut batching, edges, labels, warmups, instances, .. } = plan;
+        let Plan { cores, load, inline_below, observer, metrics, guard, .. } = plan;
+        let facts = Arc::new(Facts { info: Arc::new(info), metrics, edges, observer });
+        let (mut first, measured) = try_out(&*model, &facts, batching.max_rows)?;
+        trial::warm_up_as_told(&mut *first, &facts, &warmups)?;
         if let (Ok(()), Err(reason)) = (&batching.mixes, &measured.two_rows) {
             tracing::warn!(model = %facts.info.name, %reason, "requests will not share runs");
             batching.mixes = Err(reason.clone());
@@ -111,15 +183,21 @@ impl Served {
         if batching.mixes.is_err() {
             batching.max_rows = 1;
             // What callers are told is what is done.
-            config.scheduling_choice = None;
+            if let Some(SchedulingChoice::DynamicBatching(said)) = &mut config.scheduling_choice {
+                said.preferred_batch_size.clear();
+            }
+            if batching.priorities.is_none() && !batching.preserve_ordering {
+                config.scheduling_choice = None;
+            }
         }
         let tiny = load.objective == Objective::Throughput
             && instances.is_none()
             && load.threads.is_none_or(|threads| threads == 1)
             && load.accelerators().is_empty()
             && has_one_size(&facts.info)
+            && facts.edges.as_ref().is_none_or(|edges| !edges.is_ragged())
             && measured.one_row.is_some_and(|run| run < inline_below);
-        let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1), guard };
+        let starting = Starting { model, facts: Arc::clone(&facts), cores: cores.max(1), warmups, guard };
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
             batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
@@ -136,7 +214,8 @@ impl Served {
             alone = batching.mixes.as_ref().err(),
             "model is ready"
         );
-        Ok(Self { facts, config, batching, engine })
+        let order = batching.preserve_ordering.then(Order::new);
+        Ok(Self { facts, config, batching, labels, order, engine })
     }
 
     /// How its requests become batches, as found out at start.
@@ -157,9 +236,10 @@ impl Served {
         matches!(self.engine, Engine::Inline(_))
     }
 
-    fn deadline(&self, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
-        let asked = asked.filter(|_| self.batching.timeout_override);
-        let timeout = match (asked, self.batching.timeout) {
+    fn deadline(&self, level: usize, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
+        let policy = self.batching.policy(level);
+        let asked = asked.filter(|_| policy.timeout_override);
+        let timeout = match (asked, policy.timeout) {
             (Some(asked), Some(limit)) => Some(asked.min(limit)),
             (asked, limit) => asked.or(limit),
         };
@@ -167,10 +247,7 @@ impl Served {
     }
 
     fn refuse(&self, pending: Pending) {
-        let limit = match &self.engine {
-            Engine::Pool(pool) => pool.max_queue(),
-            Engine::Inline(_) => self.batching.max_queue,
-        };
+        let limit = self.batching.policy(pending.level).max_queue;
         pending.answer(Err(InferError::QueueFull { model: self.facts.info.name.to_string(), limit }));
     }
 }
@@ -178,15 +255,28 @@ impl Served {
 /// A stream that has been warmed up, and what its trial runs showed.
 fn try_out(
     model: &dyn Model,
-    info: &ModelInfo,
+    facts: &Facts,
     max_rows: u32,
 ) -> Result<(Box<dyn Stream>, Measured), LoadError> {
     let mut stream = model.own_stream()?;
-    match catch_unwind(AssertUnwindSafe(|| trial::run(&mut *stream, info, max_rows))) {
+    match catch_unwind(AssertUnwindSafe(|| trial::run(&mut *stream, facts, max_rows))) {
         Ok(measured) => Ok((stream, measured)),
         // Zeros need not fit a model, and a stream that panicked may be in any state.
         Err(_) => Ok((model.own_stream()?, Measured::FAILED)),
     }
+}
+
+/// The median time of a run of so many rows of zeros, on a stream that nobody else uses.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn cost(model: &dyn Model, plan: &Plan, rows: u32) -> Result<Duration, String> {
+    let metrics = Arc::new(ModelMetrics::default());
+    let info = Arc::new(plan.info.clone());
+    let facts = Facts { info, metrics, edges: plan.edges.clone(), observer: None };
+    let mut stream = model.own_stream().map_err(|error| error.to_string())?;
+    let run = || trial::cost(&mut *stream, &facts, rows);
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the engine panicked over zeros".into()))
 }
 
 /// Whether all that a row can be is of one size, so that what one run took says what the next will take.
@@ -213,6 +303,7 @@ struct Starting {
     facts: Arc<Facts>,
     cores: u32,
     guard: Option<Guard>,
+    warmups: Vec<Warmup>,
 }
 
 impl Starting {
@@ -225,7 +316,8 @@ impl Starting {
         for _ in 1..self.cores {
             let mut stream = self.model.own_stream()?;
             // The first lane has shown that zeros fit the model; here only the memory counts.
-            let _ = trial::warm_up(&mut *stream, &self.facts.info);
+            let _ = trial::warm_up(&mut *stream, &self.facts);
+            trial::warm_up_as_told(&mut *stream, &self.facts, &self.warmups)?;
             runners.push(self.runner(Session::Own, stream));
         }
         let inline = Inline::new(Arc::clone(&self.facts), rules(batching, 1), runners, self.guard);
@@ -242,7 +334,9 @@ impl Starting {
         let instances = instances.unwrap_or(default).max(1);
         let mut runners = Vec::new();
         for _ in 0..instances {
-            runners.push(self.runner(Session::Shared, self.model.shared_stream()?));
+            let mut stream = self.model.shared_stream()?;
+            trial::warm_up_as_told(&mut *stream, &self.facts, &self.warmups)?;
+            runners.push(self.runner(Session::Shared, stream));
         }
         let pool = Pool::start(Arc::clone(&self.facts), rules(batching, instances), runners, self.guard);
         pool.map(Engine::Pool).map_err(|source| LoadError::Threads { message: source.to_string() })
@@ -250,10 +344,19 @@ impl Starting {
 }
 
 fn rules(batching: &Batching, instances: u32) -> Rules {
+    let level = |policy: &QueuePolicy| Level { max_queue: policy.max_queue, waits_on: policy.waits_on };
+    let levels = match &batching.priorities {
+        Some(priorities) => priorities.levels.iter().map(level).collect(),
+        None => [level(&batching.queue)].into(),
+    };
+    let mut preferred = batching.preferred.clone();
+    preferred.retain(|size| *size <= batching.max_rows);
+    preferred.sort_unstable();
     Rules {
         max_rows: batching.max_rows,
         max_delay: batching.max_delay,
-        max_queue: batching.max_queue,
+        preferred: preferred.into(),
+        levels,
         instances,
         concurrent: true,
     }
@@ -268,23 +371,38 @@ impl Upstream for Served {
         &self.config
     }
 
+    fn labels(&self, output: &str) -> &[Box<str>] {
+        self.labels.get(output).map(|labels| &**labels).unwrap_or_default()
+    }
+
     fn metrics(&self) -> &ModelMetrics {
         &self.facts.metrics
     }
 
     fn submit(&self, _: &Permit, mut request: InferRequest, reply: Reply) {
-        let rows = match check(&self.facts.info, &mut request) {
+        let rows = match check(&self.facts.info, self.facts.edges.as_deref(), &mut request) {
             Ok(rows) => rows,
             Err(error) => return reply.send(Err(error)),
         };
+        let level = match self.batching.level(request.priority, self.facts.info.name.as_str()) {
+            Ok(level) => level,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let reply = match &self.order {
+            Some(order) => order.keep(reply),
+            None => reply,
+        };
         let arrived = Instant::now();
         let pending = Pending {
-            deadline: self.deadline(request.timeout, arrived),
+            deadline: self.deadline(level, request.timeout, arrived),
+            level,
+            late: false,
             id: request.id,
             inputs: request.inputs,
             outputs: request.outputs,
             rows,
             mixes: self.batching.mixes.is_ok(),
+            edges: self.facts.edges.clone(),
             arrived,
             reply,
         };

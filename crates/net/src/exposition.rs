@@ -41,8 +41,20 @@ impl Page {
 impl Samples<'_> {
     /// Adds a sample; `labels` are the values of the family's labels, in its order.
     pub fn add(&mut self, labels: &[&str], value: impl Display) {
+        self.tagged(labels, [], value);
+    }
+
+    /// Adds a sample with labels of its own behind the family's, named `_` and their key.
+    pub fn tagged<'t>(
+        &mut self,
+        labels: &[&str],
+        tags: impl IntoIterator<Item = (&'t String, &'t String)>,
+        value: impl Display,
+    ) {
         self.head();
-        self.line("", labels, None, &value);
+        let tags: String =
+            tags.into_iter().map(|(key, text)| format!(",_{key}=\"{}\"", escape(text))).collect();
+        self.line("", labels, None, &tags, &value);
     }
 
     /// Adds a histogram: cumulative buckets in seconds, sum and count.
@@ -52,12 +64,12 @@ impl Samples<'_> {
         let mut total = 0;
         for (count, bound) in counts.iter().zip(BUCKETS_MICROSECONDS) {
             total += count;
-            self.line("_bucket", labels, Some(&seconds(bound)), &total);
+            self.line("_bucket", labels, Some(&seconds(bound)), "", &total);
         }
         total += counts.last().copied().unwrap_or(0);
-        self.line("_bucket", labels, Some("+Inf"), &total);
-        self.line("_sum", labels, None, &histogram.sum_seconds());
-        self.line("_count", labels, None, &total);
+        self.line("_bucket", labels, Some("+Inf"), "", &total);
+        self.line("_sum", labels, None, "", &histogram.sum_seconds());
+        self.line("_count", labels, None, "", &total);
     }
 
     fn head(&mut self) {
@@ -74,7 +86,8 @@ impl Samples<'_> {
         }
     }
 
-    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<&str>, value: &dyn Display) {
+    /// `tags` are labels as they are written, each behind a comma; only a family with labels has them.
+    fn line(&mut self, suffix: &str, labels: &[&str], bound: Option<&str>, tags: &str, value: &dyn Display) {
         let named = self.family.labels.iter().copied().zip(labels.iter().copied());
         let all = named.chain(bound.map(|bound| ("le", bound)));
         let _ = write!(self.page, "{}{suffix}", self.family.name);
@@ -83,8 +96,8 @@ impl Samples<'_> {
             let _ = write!(self.page, "{separator}{name}=\"{}\"", escape(text));
             separator = ',';
         }
-        let close = if separator == ',' { "}" } else { "" };
-        let _ = writeln!(self.page, "{close} {value}");
+        let (tags, close) = if separator == ',' { (tags, "}") } else { ("", "") };
+        let _ = writeln!(self.page, "{tags}{close} {value}");
     }
 }
 
@@ -108,12 +121,17 @@ mod tests {
         let mut page = Page::default();
         page.family(&names::REQUEST_SUCCESS);
         page.family(&names::PENDING).add(&["a\"b", "1"], 3);
+        let tags = std::collections::BTreeMap::from([("team".to_owned(), "a\"b".to_owned())]);
+        page.family(&names::EXEC_COUNT).tagged(&["m", "1"], &tags, 4);
         page.family(&names::CPU_UTILIZATION).add(&[], 0.5);
         assert_eq!(
             page.finish(),
             "# HELP nv_inference_pending_request_count Instantaneous number of pending requests awaiting execution per-model.\n\
              # TYPE nv_inference_pending_request_count gauge\n\
              nv_inference_pending_request_count{model=\"a\\\"b\",version=\"1\"} 3\n\
+             # HELP nv_inference_exec_count Number of model executions performed (does not include cached requests)\n\
+             # TYPE nv_inference_exec_count counter\n\
+             nv_inference_exec_count{model=\"m\",version=\"1\",_team=\"a\\\"b\"} 4\n\
              # HELP nv_cpu_utilization CPU utilization rate [0.0 - 1.0]\n\
              # TYPE nv_cpu_utilization gauge\n\
              nv_cpu_utilization 0.5\n"

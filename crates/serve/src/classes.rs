@@ -10,19 +10,20 @@ mod tests;
 /// How many classes are wanted, by output.
 pub(crate) type Classes = Vec<(String, usize)>;
 
-/// Replaces the outputs that are wanted as classes: BYTES `value:index`, the largest first. Their shape is the number of
+/// Replaces the outputs that are wanted as classes: BYTES `value:index`, and `:label` where there is one, the largest first. Their shape is the number of
 /// classes, behind the batch axis if the model has one.
 ///
 /// # Errors
 /// An output whose elements have no order.
-pub(crate) fn apply(
+pub(crate) fn apply<'a>(
     response: &mut InferResponse,
     classes: &Classes,
     info: &ModelInfo,
+    labels: impl Fn(&str) -> &'a [Box<str>],
 ) -> Result<(), InferError> {
     for (name, wanted) in classes {
         if let Some(tensor) = response.outputs.iter_mut().find(|tensor| *tensor.name == **name) {
-            classify(tensor, *wanted, info.max_batch_size > 0)?;
+            classify(tensor, *wanted, info.max_batch_size > 0, labels(name))?;
         }
     }
     Ok(())
@@ -45,7 +46,12 @@ fn refuse_unordered(name: &str, datatype: Datatype) -> Result<(), InferError> {
     ))
 }
 
-fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), InferError> {
+fn classify(
+    tensor: &mut Tensor,
+    wanted: usize,
+    batched: bool,
+    labels: &[Box<str>],
+) -> Result<(), InferError> {
     let data = &tensor.data;
     let element = tensor.datatype.size_bytes().unwrap_or(1);
     let rows = match tensor.shape.first() {
@@ -57,7 +63,7 @@ fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), Inf
     refuse_unordered(&tensor.name, tensor.datatype)?;
     // Rows without elements may be as many as a model says.
     let filled = if most == 0 { 0 } else { rows };
-    let mut out = Vec::new();
+    let mut out = Elements { bytes: Vec::new(), labels };
     let row_bytes = in_row * element;
     let each = (0..filled).map(|row| data.get(row * row_bytes..(row + 1) * row_bytes).unwrap_or_default());
     for row in each {
@@ -77,7 +83,7 @@ fn classify(tensor: &mut Tensor, wanted: usize, batched: bool) -> Result<(), Inf
     }
     tensor.shape = if batched { vec![extent(rows), extent(most)] } else { vec![extent(most)] };
     tensor.datatype = Datatype::Bytes;
-    tensor.data = out.into();
+    tensor.data = out.bytes.into();
     Ok(())
 }
 
@@ -89,9 +95,27 @@ fn real(value: f64) -> String {
     if value.is_nan() { "nan".into() } else { format!("{value:.6}") }
 }
 
+/// Elements of BYTES as they are written.
+struct Elements<'a> {
+    bytes: Vec<u8>,
+    labels: &'a [Box<str>],
+}
+
+impl Elements<'_> {
+    fn push(&mut self, value: &str, index: usize) {
+        let element = match self.labels.get(index).filter(|label| !label.is_empty()) {
+            Some(label) => format!("{value}:{index}:{label}"),
+            None => format!("{value}:{index}"),
+        };
+        // A number, an index and a label are shorter than 4 GiB.
+        self.bytes.extend_from_slice(&u32::try_from(element.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.bytes.extend_from_slice(element.as_bytes());
+    }
+}
+
 /// Appends the `most` largest of a row as elements of BYTES. Of equal ones the first comes first; NaN comes last.
 fn write<const N: usize, T: PartialOrd + Copy>(
-    out: &mut Vec<u8>,
+    out: &mut Elements<'_>,
     row: &[u8],
     most: usize,
     read: impl Fn([u8; N]) -> T,
@@ -114,9 +138,6 @@ fn write<const N: usize, T: PartialOrd + Copy>(
     values.sort_unstable_by(order);
     values.truncate(most);
     for (index, value) in values {
-        let element = format!("{}:{index}", text(value));
-        // A number and an index are shorter than 4 GiB.
-        out.extend_from_slice(&u32::try_from(element.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out.extend_from_slice(element.as_bytes());
+        out.push(&text(value), index);
     }
 }

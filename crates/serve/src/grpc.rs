@@ -377,7 +377,7 @@ impl Service {
         classes::check(&classes, info)?;
         let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
-        classes::apply(&mut response, &classes, info)?;
+        classes::apply(&mut response, &classes, info, |output| routed.upstream.labels(output))?;
         let placed = put(&places, &mut response)?;
         let last = form == Form::Streamed && final_response;
         let (message, bytes_out) = encode::response(info, &record.id, &response, &placed, form, last)?;

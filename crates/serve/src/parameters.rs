@@ -19,6 +19,8 @@ pub(crate) const MOST_AXES: usize = 256;
 const MOST_CLASSES: usize = 4096;
 const CLASSES: &str = "a number of classes, at most 4096";
 
+const PRIORITY: &str = "a whole number: 1 for the most urgent, 0 for the model's default";
+
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
@@ -38,6 +40,8 @@ pub(crate) fn too_many(what: &str) -> InferError {
 pub(crate) struct RequestParameters {
     /// How long it may wait.
     pub(crate) timeout: Option<Duration>,
+    /// How urgent it is; 0 leaves that to the model.
+    pub(crate) priority: u64,
     /// Whether outputs are binary unless they say otherwise.
     pub(crate) binary_output: bool,
     /// Whether the last answer to a message of a stream is to say that it is.
@@ -87,13 +91,10 @@ impl RequestParameters {
             ("triton_enable_empty_final_response", Value::Bool(wanted)) => self.final_response = *wanted,
             ("triton_enable_empty_final_response", _) => return Err(wrong(name, "true or false")),
             ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
-            ("priority", Value::Whole(0)) => (),
-            ("priority", _) => {
-                return Err(unsupported(
-                    "parameter 'priority' is not offered by this version",
-                    "leave it out, or send 0",
-                ));
+            ("priority", Value::Whole(level)) => {
+                self.priority = u64::try_from(*level).map_err(|_| wrong(name, PRIORITY))?;
             }
+            ("priority", _) => return Err(wrong(name, PRIORITY)),
             ("headers", _) => {
                 return Err(unsupported(
                     "parameter 'headers' is not offered by this version",
@@ -173,10 +174,6 @@ mod tests {
             ("sequence_id", Value::Whole(7)),
             ("sequence_id", Value::Text("a".into())),
             ("sequence_start", Value::Bool(true)),
-            ("priority", Value::Whole(2)),
-            ("priority", Value::Real),
-            ("priority", Value::Text("9".into())),
-            ("priority", Value::Bool(true)),
             ("headers", Value::Text("x".into())),
             ("headers", Value::Real),
             ("sequence_start", Value::Text("false".into())),
@@ -192,6 +189,16 @@ mod tests {
             parameters.take(name, &value).unwrap();
         }
         assert_eq!(parameters, RequestParameters::default());
+    }
+
+    #[test]
+    fn a_priority_is_a_whole_number() {
+        let mut parameters = RequestParameters::default();
+        parameters.take("priority", &Value::Whole(2)).unwrap();
+        assert_eq!(parameters.priority, 2);
+        for value in [Value::Whole(-1), Value::Real, Value::Text("9".into()), Value::Bool(true)] {
+            assert_eq!(parameters.take("priority", &value).unwrap_err().code(), Code::InvalidArgument);
+        }
     }
 
     #[test]

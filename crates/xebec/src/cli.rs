@@ -6,7 +6,7 @@ use crate::{
         flags::{CONFIG_VARIABLE, Flags, REPOSITORY, REPOSITORY_VARIABLE, Setting},
         machine,
     },
-    files, infer, quantize, run, tune,
+    doctor, files, infer, inspect, quantize, run, tune,
 };
 use clap::{Arg, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::{
@@ -23,6 +23,8 @@ Examples:
   xebec up examples/fraud-detection        serve what a folder's YAML describes
   xebec serve --model-repository models    serve .onnx files or Triton's layout
   xebec infer fraud-mlp --input examples/fraud-detection/request.json
+  xebec doctor models                      what is wrong, and a config that is right
+  xebec inspect fraud.onnx                 inputs, operators, cost of a run
   xebec tune models/fraud --slo-p99 5ms    best instances, threads and batch
   xebec bench fraud-mlp --concurrency 64   load, latencies and throughput
   xebec completions bash                   shell completion
@@ -71,6 +73,16 @@ enum Command {
         after_help = "Examples:\n  xebec quantize fraud.onnx -o fraud-int8.onnx --mode static --calibration train.csv --eval test.csv --max-loss 0.02 --python venv/bin/python\n  xebec quantize encoder.onnx -o encoder-fp16.onnx --mode fp16 --free-extent 32 --python venv/bin/python\n\nThe rewriting is onnxruntime's own, in the Python environment named by --python (packages onnx and onnxruntime).\nExit status 1: the copy loses more than --max-loss and was not written."
     )]
     Quantize(quantize::QuantizeArgs),
+    /// Tell what is wrong or doubtful about a model or a repository, and print a corrected config.pbtxt.
+    #[command(
+        after_help = "Examples:\n  xebec doctor models                  every model of a repository\n  xebec doctor models/fraud --write    correct its config.pbtxt; the old one is kept as config.pbtxt.bak\n  xebec doctor fraud.onnx --json\n\nExit status 0: nothing has to be done (there may be warnings). 1: there is something to fix."
+    )]
+    Doctor(doctor::DoctorArgs),
+    /// Tell what a model holds: inputs, outputs, operators, parameters, what stops batching, cost of a run.
+    #[command(
+        after_help = "Examples:\n  xebec inspect fraud.onnx\n  xebec inspect models/fraud --json\n  xebec inspect fraud.onnx --no-run    the file alone, without an engine"
+    )]
+    Inspect(inspect::InspectArgs),
     /// Print the completion script of a shell.
     #[command(after_help = "Example:\n  xebec completions bash > /etc/bash_completion.d/xebec")]
     Completions {
@@ -143,6 +155,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Infer(args) => infer::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Tune(args) => tune::command(&args),
+        Command::Doctor(args) => doctor::command(&args),
+        Command::Inspect(args) => inspect::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Quantize(args) => quantize::command(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -51,6 +51,11 @@ impl Local {
         format!("{} {} ({})", report.name, report.version, report.reason)
     }
 
+    /// The engine itself.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// The same engine behind another backend.
     pub(crate) fn behind(self, wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>) -> Self {
         Self { backend: wrap(self.backend), settings: self.settings }

@@ -2,6 +2,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -129,6 +130,11 @@ impl Sources {
     }
 }
 
+/// What `metric_tags` of a model say.
+fn tags(upstream: &Arc<dyn Upstream>) -> &BTreeMap<String, String> {
+    &upstream.config().metric_tags
+}
+
 /// Triton's families.
 fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
     let labels = |upstream: &Arc<dyn Upstream>| {
@@ -139,7 +145,7 @@ fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
         let mut samples = page.family(family);
         for upstream in upstreams {
             let (model, version) = labels(upstream);
-            samples.add(&[&model, &version], number(&**upstream));
+            samples.tagged(&[&model, &version], tags(upstream), number(&**upstream));
         }
     };
     each(&names::REQUEST_SUCCESS, &|upstream| sum(upstream, |m| m.success.get()));
@@ -147,14 +153,18 @@ fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
     for upstream in upstreams {
         let (model, version) = labels(upstream);
         for (reason, label, _) in REASONS {
-            failures.add(&[&model, &version, label], sum(&**upstream, |m| m.failure(reason).get()));
+            failures.tagged(
+                &[&model, &version, label],
+                tags(upstream),
+                sum(&**upstream, |m| m.failure(reason).get()),
+            );
         }
     }
     let mut each = |family, number: &dyn Fn(&dyn Upstream) -> u64| {
         let mut samples = page.family(family);
         for upstream in upstreams {
             let (model, version) = labels(upstream);
-            samples.add(&[&model, &version], number(&**upstream));
+            samples.tagged(&[&model, &version], tags(upstream), number(&**upstream));
         }
     };
     each(&names::INFERENCE_COUNT, &|upstream| sum(upstream, |m| m.rows.get()));
@@ -169,7 +179,7 @@ fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
     for upstream in upstreams {
         let (model, version) = labels(upstream);
         let us = u64::try_from(upstream.metrics().load_us.get()).unwrap_or(0);
-        load.add(&[&model, &version], Duration::from_micros(us).as_secs_f64());
+        load.tagged(&[&model, &version], tags(upstream), Duration::from_micros(us).as_secs_f64());
     }
 }
 

@@ -1,14 +1,18 @@
 //! What a `config.pbtxt` asks for, with ONNX Runtime in this process.
-use crate::engine::{Given, catalog, submit};
-use std::{path::Path, time::Duration};
+use crate::engine::{Given, Recorder, catalog, submit};
+use std::{path::Path, sync::Arc, time::Duration};
 use xebec_core::{Datatype, resource::Provider};
 use xebec_e2e::generate::root;
 use xebec_engine::{catalog::Catalog, repository::scan};
+
+mod edges;
+mod stock;
 
 /// A repository with one model called `m`.
 pub(crate) struct House {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) catalog: Catalog,
+    pub(crate) seen: Arc<Recorder>,
     /// Why the model is not served, if it is not.
     pub(crate) refusal: Option<String>,
 }
@@ -27,11 +31,13 @@ impl House {
         std::fs::copy(root().join("models/testdata").join(file), model.join("1/model.onnx")).unwrap();
         std::fs::write(model.join("config.pbtxt"), config).unwrap();
         more(&model);
-        let catalog = catalog(None, Duration::ZERO);
+        let seen = Arc::new(Recorder::default());
+        let catalog = catalog(Some(Arc::clone(&seen)), Duration::ZERO);
         let found = scan(&[folder.path().to_owned()]).unwrap();
+        let mut reasons: Vec<String> = found.faults.iter().map(|(_, fault)| fault.to_string()).collect();
         let failures = catalog.load(found, &|_| true, &|_| ());
-        let refusal = failures.into_iter().next().map(|failure| failure.reason);
-        Self { folder, catalog, refusal }
+        reasons.extend(failures.into_iter().map(|failure| failure.reason));
+        Self { folder, catalog, seen, refusal: reasons.into_iter().next() }
     }
 
     /// Four numbers for the input `x`.

@@ -98,6 +98,12 @@ pub(crate) struct Given {
 }
 
 impl Waiting {
+    /// All outputs.
+    pub(crate) fn outputs(&self) -> Result<Vec<Tensor>, String> {
+        let response = self.0.recv().map_err(|_| "no answer".to_owned())?;
+        response.map(|response| response.outputs).map_err(|error| error.to_string())
+    }
+
     /// The first output.
     pub(crate) fn answer(&self) -> Result<Given, String> {
         let response =
@@ -123,14 +129,18 @@ pub(crate) fn submit(
     shape: &[i64],
     data: &[u8],
 ) -> Waiting {
+    let data = Bytes::copy_from_slice(data);
+    submit_all(catalog, model, id, vec![Tensor { name: "x".into(), datatype, shape: shape.to_vec(), data }])
+}
+
+/// A request of all its inputs.
+pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec<Tensor>) -> Waiting {
     let name = ModelName::parse(model).unwrap();
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
     let permit = Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, Some(&name)).unwrap();
     let upstream = catalog.route(&permit, None).unwrap();
-    let tensor =
-        Tensor { name: "x".into(), datatype, shape: shape.to_vec(), data: Bytes::copy_from_slice(data) };
     let request =
-        InferRequest { id, inputs: vec![tensor], outputs: vec![], timeout: None, received: Instant::now() };
+        InferRequest { id, inputs, outputs: vec![], timeout: None, priority: 0, received: Instant::now() };
     let (to, from) = sync_channel(1);
     upstream.submit(&permit, request, Box::new(Slot(to)));
     Waiting(from)

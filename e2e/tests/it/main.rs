@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod configured;
+mod doctor;
 mod drain;
 mod engine;
 mod equality;

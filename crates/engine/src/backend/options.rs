@@ -1,6 +1,7 @@
 //! How a graph is to be loaded: what runs it, over how many threads, and the engine's own settings.
 //!
 //! Not here: where the wishes come from (`repository::complete`), what an engine makes of them.
+use super::Slot;
 use std::collections::BTreeMap;
 use xebec_core::resource::{Objective, Provider};
 
@@ -15,6 +16,8 @@ pub struct LoadOptions {
     pub threads: Option<u32>,
     /// The engine's own settings.
     pub tuning: Tuning,
+    /// Inputs with an initialiser that may be given all the same.
+    pub optional: Vec<Slot>,
 }
 
 /// Settings of ONNX Runtime; the built-in engine has none and refuses them.

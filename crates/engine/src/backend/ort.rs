@@ -109,7 +109,12 @@ impl Backend for OrtBackend {
         }
         let session = build(&self.environment, path, &options)?;
         let signature = Signature {
-            inputs: slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
+            inputs: {
+                let mut inputs =
+                    slots(session.inputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?;
+                inputs.extend(options.optional.iter().cloned());
+                inputs
+            },
             outputs: slots(session.outputs().iter().map(|outlet| (outlet.name(), outlet.dtype())))?,
         };
         let broken = |message: &str| LoadError::Engine {
@@ -252,6 +257,8 @@ enum Given<'a> {
     Bound(usize),
     /// A value of its own.
     Value(Value<'a>),
+    /// The graph's own default.
+    Default,
 }
 
 /// One output: where it was written, and its shape and size after a run.
@@ -300,9 +307,10 @@ impl OrtStream {
             let known = predict && *route == Route::Computed;
             output.number = if known { output.predict(&shared.memory, slot, rows)? } else { None };
         }
-        let inputs = given.iter().zip(&self.inputs).filter_map(|(given, bound)| match given {
+        let inputs = given.iter().zip(&self.inputs).map(|(given, bound)| match given {
             Given::Bound(number) => bound.handle(*number),
             Given::Value(value) => Some(value.handle()),
+            Given::Default => None,
         });
         let outputs =
             self.outputs.iter().map(|output| output.number.and_then(|number| output.bound.handle(number)));
@@ -321,7 +329,7 @@ impl Stream for OrtStream {
         let first = self.attempt(batch, self.predict);
         let outcome = match first {
             // The guess at an output's shape was wrong: this graph's outputs are never guessed again.
-            Err(fault) if self.predict && fault.message.contains(WRONG_GUESS) => {
+            Err(fault) if self.predict && is_wrong_guess(&fault.message) => {
                 self.predict = false;
                 self.attempt(batch, false)
             }
@@ -338,8 +346,11 @@ impl Stream for OrtStream {
     }
 }
 
-/// What ONNX Runtime says if a given output has not the shape that the run makes.
-const WRONG_GUESS: &str = "shape verification failed";
+/// What ONNX Runtime says if a given output has not the shape that the run makes; which of the two depends on where it
+/// notices.
+fn is_wrong_guess(message: &str) -> bool {
+    message.contains("shape verification failed") || message.contains("supply unallocated output OrtValues")
+}
 
 /// Kernels report an index out of range or shapes that do not broadcast with the general code, because they cannot
 /// know whose fault it is; with a graph that has run before it is the values'.
@@ -364,7 +375,8 @@ fn is_about_values(message: &str) -> bool {
 
 /// The extent of axis 0 that all inputs share.
 fn common_leading(batch: &[BatchInput<'_>]) -> Option<i64> {
-    let mut leading = batch.iter().map(|input| input.shape.first().copied());
+    let given = batch.iter().filter(|input| !input.parts.is_empty());
+    let mut leading = given.map(|input| input.shape.first().copied());
     let first = leading.next()??;
     leading.all(|extent| extent == Some(first)).then_some(first)
 }
@@ -375,6 +387,9 @@ fn give<'a>(
     datatype: Datatype,
     bound: &mut Bound,
 ) -> Result<Given<'a>, Fault> {
+    if input.parts.is_empty() {
+        return Ok(Given::Default);
+    }
     let Some(size) = datatype.size_bytes() else {
         return Value::strings(input.parts, input.shape).map(Given::Value);
     };
@@ -472,7 +487,7 @@ mod tests {
 
     #[test]
     fn inputs_that_disagree_about_axis_0_have_no_common_rows() {
-        let input = |shape| BatchInput { shape, parts: &[] };
+        let input = |shape| BatchInput { shape, parts: &[&[]] };
         assert_eq!(common_leading(&[input(&[4, 2]), input(&[4])]), Some(4));
         assert_eq!(common_leading(&[input(&[4, 2]), input(&[5])]), None);
         assert_eq!(common_leading(&[input(&[])]), None);

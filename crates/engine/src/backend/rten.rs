@@ -77,6 +77,13 @@ fn refuse_settings(options: &LoadOptions) -> Result<(), LoadError> {
             hint: USE_ONNX_RUNTIME.into(),
         });
     }
+    if let Some(slot) = options.optional.first() {
+        return Err(LoadError::Setting {
+            what: format!("the optional input '{}'", slot.name),
+            engine: NAME,
+            hint: USE_ONNX_RUNTIME.into(),
+        });
+    }
     if options.tuning != Tuning::default() {
         return Err(LoadError::Setting {
             what: "optimization and ONNX Runtime's parameters of config.pbtxt".into(),

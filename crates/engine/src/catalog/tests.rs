@@ -137,6 +137,7 @@ impl House {
             inputs: vec![x],
             outputs: vec![],
             timeout: None,
+            priority: 0,
             received: Instant::now(),
         };
         let (to, from) = mpsc::sync_channel(1);

@@ -43,6 +43,24 @@ type Scope<'m> = HashMap<&'m str, Known>;
 /// # Errors
 /// Why requests must not share a run.
 pub(super) fn analyse(model: &ModelProto, inputs: &[ValueInfo]) -> Result<(), String> {
+    analyse_all(model, inputs, &mut Vec::new())
+}
+
+/// Most reasons that are collected.
+const MOST_STOPS: usize = 100;
+
+/// Every reason why requests must not share a run; none if they may.
+pub(super) fn stops(model: &ModelProto, inputs: &[ValueInfo]) -> Vec<String> {
+    let mut stops = Vec::new();
+    let Err(first) = analyse_all(model, inputs, &mut stops) else { return Vec::new() };
+    let mut all: Vec<String> = stops.iter().map(ToString::to_string).collect();
+    if !all.contains(&first) {
+        all.push(first);
+    }
+    all
+}
+
+fn analyse_all(model: &ModelProto, inputs: &[ValueInfo], stops: &mut Vec<Rc<str>>) -> Result<(), String> {
     let graph = model.graph.as_ref().ok_or("there is no graph")?;
     let mut analysis = Analysis::new(model)?;
     let mut scope = Scope::new();
@@ -54,6 +72,7 @@ pub(super) fn analyse(model: &ModelProto, inputs: &[ValueInfo]) -> Result<(), St
         }
     }
     analysis.graph(graph, &[], &mut scope);
+    stops.append(&mut analysis.stops);
     for output in &graph.output {
         let name = shown(&output.name);
         match scope.get(output.name.as_str()) {
@@ -127,6 +146,8 @@ fn output_fact(fact: &Fact) -> Result<(), String> {
 
 struct Analysis<'m> {
     symbols: Symbols,
+    /// Reasons for values in which rows are mixed.
+    stops: Vec<Rc<str>>,
     opsets: HashMap<&'m str, i64>,
     /// The model's own functions. Where they have an operator's name, which of the two runs is the engine's choice.
     functions: HashSet<(&'m str, &'m str)>,
@@ -148,7 +169,7 @@ impl<'m> Analysis<'m> {
         let functions = model.functions.iter();
         let functions =
             functions.map(|function| (domain(&function.domain), function.name.as_str())).collect();
-        Ok(Self { symbols: Symbols::default(), opsets, functions })
+        Ok(Self { symbols: Symbols::default(), stops: Vec::new(), opsets, functions })
     }
 
     /// Runs a graph over `scope`; names that are not there are looked up in `outer`, innermost last.
@@ -166,19 +187,29 @@ impl<'m> Analysis<'m> {
                 Ok(facts) => {
                     let mut facts = facts.into_iter();
                     for (index, name) in node.output.iter().enumerate() {
-                        let known = facts.next().unwrap_or_else(|| {
+                        let known: Known = facts.next().unwrap_or_else(|| {
                             let problem = format!("output {index} is not known to keep rows apart");
                             Err(described(node, &problem))
                         });
+                        if let Err(reason) = &known {
+                            self.note(reason);
+                        }
                         define(name, known, outer, scope);
                     }
                 }
                 Err(reason) => {
+                    self.note(&reason);
                     for name in &node.output {
                         define(name, Err(Rc::clone(&reason)), outer, scope);
                     }
                 }
             }
+        }
+    }
+
+    fn note(&mut self, reason: &Rc<str>) {
+        if self.stops.len() < MOST_STOPS && !self.stops.contains(reason) {
+            self.stops.push(Rc::clone(reason));
         }
     }
 

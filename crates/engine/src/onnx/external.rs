@@ -26,7 +26,7 @@ pub(super) fn check(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>, O
 }
 
 /// Calls `see` with every tensor of a model, wherever it may be.
-fn tensors(model: &ModelProto, see: &mut impl FnMut(&TensorProto)) {
+pub(super) fn tensors(model: &ModelProto, see: &mut impl FnMut(&TensorProto)) {
     model.graph.iter().for_each(|graph| of_graph(graph, see));
     for function in &model.functions {
         function.node.iter().for_each(|node| of_node(node, see));

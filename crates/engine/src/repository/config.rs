@@ -171,12 +171,32 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
     for group in config.instance_group.iter().filter(|group| group.count < 0) {
         refused.push(format!("instance_group.count {} is negative", group.count));
     }
+    tags(config, refused);
     let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return };
     for size in &batching.preferred_batch_size {
         if *size < 1 || (*size > config.max_batch_size && config.max_batch_size > 0) {
             refused.push(format!(
                 "preferred_batch_size {size} is not between 1 and max_batch_size ({})",
                 config.max_batch_size
+            ));
+        }
+    }
+}
+
+/// Most tags of a model, and most bytes of one: each stands on every line of the model on the metrics page.
+const MOST_TAGS: usize = 32;
+const MOST_TAG_BYTES: usize = 255;
+
+fn tags(config: &ModelConfig, refused: &mut Vec<String>) {
+    if config.metric_tags.len() > MOST_TAGS {
+        refused.push(format!("metric_tags has {} tags; {MOST_TAGS} are the most", config.metric_tags.len()));
+    }
+    for (key, value) in &config.metric_tags {
+        let named = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !named || key.len().max(value.len()) > MOST_TAG_BYTES {
+            refused.push(format!(
+                "metric_tags '{}' cannot be a label: a key is letters, digits and '_', and neither it nor its value is longer than {MOST_TAG_BYTES} bytes",
+                key.chars().take(100).collect::<String>()
             ));
         }
     }

@@ -110,6 +110,29 @@ fn a_folder_without_a_version_says_where_the_file_belongs() {
 }
 
 #[test]
+fn a_model_of_another_format_is_refused_with_the_command_that_converts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write(root, "net/1/model.pt", "PK\u{3}\u{4} net/data.pkl net/constants.pkl");
+    write(root, "saved/1/model.savedmodel/saved_model.pb", "x");
+    write(root, "plain/saved_model.pb", "x");
+    write(root, "weights.gguf", "GGUF");
+    write(root, "good/1/model.onnx", "");
+    let scan = found(root);
+    let said: Vec<String> = scan.faults.iter().map(|(name, fault)| format!("{name}: {fault}")).collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(
+        said[0].starts_with("net: ")
+            && said[0].contains("TorchScript")
+            && said[0].contains("torch.onnx.export")
+    );
+    assert!(said[1].starts_with("plain: ") && said[1].contains("--saved-model"));
+    assert!(said[2].starts_with("saved: ") && said[2].contains("SavedModel"));
+    // A stray file beside the models is a line in the log and takes nobody down.
+    assert_eq!(scan.candidates.len(), 1);
+}
+
+#[test]
 fn a_config_in_tritons_usual_spelling_parses() {
     let text = r#"
         # A comment with [ brackets ].
@@ -137,21 +160,23 @@ fn everything_that_is_not_honoured_is_named_at_once() {
     let text = r#"
         platform: "tensorrt_plan"
         max_batch_size: -1
-        input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]
+        input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] is_shape_tensor: true } ]
         instance_group [ { kind: KIND_MODEL profile: [ "1" ] } ]
         sequence_batching { max_sequence_idle_microseconds: 5 }
         response_cache { enable: true }
+        model_transaction_policy { decoupled: true }
         optimization { cuda { graphs: true } input_pinned_memory { enable: true } priority: PRIORITY_MAX }
     "#;
     let refusal = parse(text).unwrap_err();
     for field in [
         "platform",
         "max_batch_size",
-        "input.reshape",
+        "input.is_shape_tensor",
         "KIND_MODEL",
         "instance_group.profile",
         "sequence_batching",
-        "response_cache",
+        "response_cache.enable true",
+        "model_transaction_policy.decoupled true",
         "optimization.cuda",
         "optimization.input_pinned_memory.enable true",
         "optimization.priority PRIORITY_MAX",
@@ -187,8 +212,19 @@ fn a_name_that_is_nearly_one_of_the_schema_is_told() {
 
 #[test]
 fn what_changes_nothing_is_accepted() {
-    let text = "optimization { input_pinned_memory { enable: false } output_pinned_memory { } priority: PRIORITY_DEFAULT }";
+    let text = "optimization { input_pinned_memory { enable: false } output_pinned_memory { } priority: PRIORITY_DEFAULT }
+        model_transaction_policy { decoupled: false } response_cache { enable: false }";
     assert!(parse(text).is_ok());
+}
+
+#[test]
+fn a_tag_of_metrics_is_a_label() {
+    let tags =
+        |key: &str, value: &str| parse(&format!("metric_tags {{ key: \"{key}\" value: \"{value}\" }}"));
+    assert_eq!(tags("team_1", "a b").unwrap().metric_tags["team_1"], "a b");
+    for (key, value) in [("", "x"), ("a-b", "x"), ("a\\\"", "x"), ("a", &"x".repeat(256))] {
+        assert!(tags(key, value).unwrap_err().contains("cannot be a label"), "{key}");
+    }
 }
 
 #[test]

@@ -22,12 +22,16 @@ const PANIC: f32 = -2.0;
 /// An id that the observer breaks over.
 const BREAK: &str = "break";
 
+const LEVEL: QueuePolicy =
+    QueuePolicy { max_queue: 4, timeout: None, timeout_override: true, waits_on: false };
+
 const BATCHING: Batching = Batching {
     max_rows: 8,
+    preferred: Vec::new(),
     max_delay: Duration::ZERO,
-    max_queue: 4,
-    timeout: None,
-    timeout_override: true,
+    queue: LEVEL,
+    priorities: None,
+    preserve_ordering: false,
     mixes: Ok(()),
 };
 
@@ -163,6 +167,17 @@ impl Waiting {
 }
 
 fn send(served: &Served, id: &str, shape: &[i64], first: f32, timeout: Option<Duration>) -> Waiting {
+    send_urgent(served, id, shape, first, timeout, 0)
+}
+
+fn send_urgent(
+    served: &Served,
+    id: &str,
+    shape: &[i64],
+    first: f32,
+    timeout: Option<Duration>,
+    priority: u64,
+) -> Waiting {
     let count = usize::try_from(shape.iter().product::<i64>()).unwrap();
     let data: Vec<u8> = std::iter::repeat_n(first, count).flat_map(f32::to_le_bytes).collect();
     let tensor =
@@ -172,6 +187,7 @@ fn send(served: &Served, id: &str, shape: &[i64], first: f32, timeout: Option<Du
         inputs: vec![tensor],
         outputs: vec![],
         timeout,
+        priority,
         received: Instant::now(),
     };
     let (to, from) = sync_channel(1);
@@ -197,6 +213,9 @@ fn plan(extent: i64, batching: Batching) -> Plan {
         info,
         config: ModelConfig::default(),
         batching,
+        edges: None,
+        labels: Labels::new(),
+        warmups: Vec::new(),
         instances: None,
         cores: 1,
         load: LoadOptions::default(),
@@ -345,7 +364,7 @@ fn a_cancelled_request_that_still_waits_never_runs() {
 
 #[test]
 fn a_request_that_has_waited_too_long_is_told_so_and_never_runs() {
-    let house = House::new(true, |batching, _| batching.timeout = Some(Duration::from_secs(3600)));
+    let house = House::new(true, |batching, _| batching.queue.timeout = Some(Duration::from_secs(3600)));
     let first = house.send("0", &[1, 1], 1.0);
     house.entered.recv().unwrap();
     let late = house.send_within("1", &[1, 1], 1.0, Some(Duration::ZERO));
@@ -370,7 +389,7 @@ fn a_deadline_is_kept_while_the_only_instance_is_in_a_long_run() {
 
 #[test]
 fn a_policy_without_override_ignores_what_a_request_asks_for() {
-    let house = House::new(true, |batching, _| batching.timeout_override = false);
+    let house = House::new(true, |batching, _| batching.queue.timeout_override = false);
     let first = house.send("0", &[1, 1], 1.0);
     house.entered.recv().unwrap();
     let second = house.send_within("1", &[1, 1], 1.0, Some(Duration::ZERO));
@@ -415,7 +434,7 @@ fn a_tiny_model_is_inline_only_if_its_rows_have_one_size_and_nobody_asked_for_in
 
 #[test]
 fn a_full_queue_refuses_with_its_limit_and_the_server_goes_on() {
-    let house = House::new(true, |batching, _| batching.max_queue = 2);
+    let house = House::new(true, |batching, _| batching.queue.max_queue = 2);
     let first = house.send("0", &[1, 1], 1.0);
     house.entered.recv().unwrap();
     let waiting = [house.send("1", &[1, 1], 1.0), house.send("2", &[1, 1], 1.0)];
@@ -465,7 +484,7 @@ fn a_turn_of_an_io_core_is_one_run_of_a_tiny_model() {
 fn a_tiny_model_runs_at_once_when_a_batch_is_full_and_skips_who_has_gone() {
     let house = House::new(false, |batching, _| {
         batching.max_rows = 3;
-        batching.max_queue = 100;
+        batching.queue.max_queue = 100;
     });
     let all: Vec<_> = (0..3u8).map(|i| house.send(&i.to_string(), &[1, 1], 1.0)).collect();
     assert_eq!(house.runs().len(), 1);
@@ -479,7 +498,7 @@ fn a_tiny_model_runs_at_once_when_a_batch_is_full_and_skips_who_has_gone() {
 
 #[test]
 fn every_lane_has_a_thread_and_every_thread_its_turn() {
-    let house = House::new(false, |batching, _| batching.max_queue = 1000);
+    let house = House::new(false, |batching, _| batching.queue.max_queue = 1000);
     let answered = AtomicUsize::new(0);
     let served = house.served.as_ref().unwrap();
     std::thread::scope(|scope| {
@@ -503,4 +522,96 @@ fn the_rows_of_an_inline_run_keep_its_core_no_longer_than_allowed() {
     assert_eq!(rows_within(ms(1), 64, Duration::from_micros(50)), 64);
     assert_eq!(rows_within(ms(1), 64, ms(4)), 16);
     assert_eq!(rows_within(ms(1), 64, ms(400)), 1);
+}
+
+#[test]
+fn a_request_of_a_higher_priority_is_run_before_those_that_came_earlier() {
+    let house = House::new(true, |batching, _| {
+        (batching.max_rows, batching.priorities) = (
+            1,
+            Some(Priorities {
+                levels: vec![LEVEL, LEVEL, QueuePolicy { max_queue: 1, ..LEVEL }],
+                default: 2,
+            }),
+        );
+    });
+    let send = |id, priority| send_urgent(house.served.as_ref().unwrap(), id, &[1, 1], 1.0, None, priority);
+    let first = send("0", 1);
+    house.entered.recv().unwrap();
+    let waiting = [send("low", 3), send("default", 0), send("high", 1), send("middle", 2)];
+    let refused = send("lower", 3).from.recv().unwrap().unwrap_err();
+    assert_eq!(refused, InferError::QueueFull { model: "m".into(), limit: 1 });
+    assert_eq!(send("none", 4).value(), Err("priority 4 is above the 3 priority levels of model 'm'".into()));
+    house.open();
+    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
+    assert_eq!(house.runs(), [["0"], ["high"], ["default"], ["middle"], ["low"]]);
+}
+
+#[test]
+fn a_priority_is_refused_where_there_are_no_levels() {
+    let house = House::new(true, |_, _| ());
+    let served = house.served.as_ref().unwrap();
+    let said = send_urgent(served, "0", &[1, 1], 1.0, None, 1).value();
+    assert_eq!(said, Err("priority 1: model 'm' has no priority levels".into()));
+}
+
+#[test]
+fn a_level_has_its_own_timeout_and_may_let_who_is_late_wait_on() {
+    let late = QueuePolicy { timeout: Some(Duration::ZERO), waits_on: true, ..LEVEL };
+    let house = House::new(true, |batching, _| {
+        (batching.max_rows, batching.priorities) =
+            (1, Some(Priorities { levels: vec![LEVEL, late], default: 1 }));
+    });
+    let send = |id, priority| send_urgent(house.served.as_ref().unwrap(), id, &[1, 1], 1.0, None, priority);
+    let first = send("0", 1);
+    house.entered.recv().unwrap();
+    let waiting = [send("late", 2), send("1", 1)];
+    house.open();
+    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
+    assert_eq!(house.runs(), [["0"], ["1"], ["late"]]);
+}
+
+#[test]
+fn answers_go_out_in_the_order_of_their_requests_where_the_owner_wants_it() {
+    for keeps in [true, false] {
+        let mut house = House::new(true, |batching, _| {
+            (batching.preserve_ordering, batching.max_rows) = (keeps, 1);
+        });
+        // The second instance answers while the first still stands in the door.
+        house.served = None;
+        let (door, seen) = (Arc::clone(&house.door), Arc::clone(&house.seen));
+        let signature = Signature { inputs: vec![], outputs: vec![] };
+        let model = Fake {
+            door: Some(door),
+            extra_rows: 0,
+            slow: Duration::ZERO,
+            panics_over_zeros: false,
+            signature,
+        };
+        let mut plan = plan(-1, Batching { preserve_ordering: keeps, max_rows: 1, ..BATCHING });
+        (plan.instances, plan.observer) = (Some(2), Some(seen as Arc<dyn Observer>));
+        let served = Served::start(Arc::new(model), plan).unwrap();
+        let first = send(&served, "0", &[1, 1], 1.0, None);
+        house.entered.recv().unwrap();
+        house.door.open.store(true, SeqCst);
+        let second = send(&served, "1", &[1, 1], 2.0, None);
+        let third = send(&served, "2", &[1, 1], 3.0, None);
+        let end = Instant::now() + Duration::from_secs(20);
+        // Who runs the third has handed over the second's answer.
+        while house.runs().len() < 2 {
+            assert!(Instant::now() < end, "the second instance never ran");
+            std::thread::yield_now();
+        }
+        if keeps {
+            assert!(second.from.try_recv().is_err(), "it went before the first");
+        } else {
+            assert_eq!(second.value(), Ok(vec![4.0]));
+        }
+        house.leave.send(()).unwrap();
+        assert_eq!(first.value(), Ok(vec![2.0]));
+        if keeps {
+            assert_eq!(second.value(), Ok(vec![4.0]));
+        }
+        assert_eq!(third.value(), Ok(vec![6.0]));
+    }
 }

@@ -8,6 +8,17 @@ fn top(
     most: usize,
     batch: u32,
 ) -> Result<(Vec<i64>, Vec<String>), String> {
+    labelled(datatype, shape, data, most, batch, &[])
+}
+
+fn labelled(
+    datatype: Datatype,
+    shape: &[i64],
+    data: Vec<u8>,
+    most: usize,
+    batch: u32,
+    labels: &[Box<str>],
+) -> Result<(Vec<i64>, Vec<String>), String> {
     let info = ModelInfo {
         name: ModelName::parse("m").unwrap(),
         version: Version::FIRST,
@@ -18,7 +29,7 @@ fn top(
     };
     let tensor = Tensor { name: "y".into(), datatype, shape: shape.to_vec(), data: data.into() };
     let mut response = InferResponse { outputs: vec![tensor], timings: Timings::default() };
-    apply(&mut response, &vec![("z".into(), 1), ("y".into(), most)], &info)
+    apply(&mut response, &vec![("z".into(), 1), ("y".into(), most)], &info, |_| labels)
         .map_err(|error| error.to_string())?;
     let tensor = &response.outputs[0];
     assert_eq!(tensor.datatype, Datatype::Bytes);
@@ -38,6 +49,14 @@ fn the_largest_of_each_row_come_first_and_of_equal_ones_the_first() {
     // Without a batch axis all elements are one row; more classes than elements are as many as there are.
     let (shape, all) = top(Datatype::Fp32, &[2, 3], data, 99, 0).unwrap();
     assert_eq!((shape, all[0].as_str(), all[5].as_str()), (vec![6], "0.700000:1", "-1.000000:5"));
+}
+
+#[test]
+fn a_class_has_its_label_where_there_is_one() {
+    let labels = ["cat", "", "dog"].map(Box::from);
+    let data = floats(&[0.1, 0.2, 0.4, 0.3]);
+    let (_, classes) = labelled(Datatype::Fp32, &[1, 4], data, 4, 8, &labels).unwrap();
+    assert_eq!(classes, ["0.400000:2:dog", "0.300000:3", "0.200000:1", "0.100000:0:cat"]);
 }
 
 #[test]

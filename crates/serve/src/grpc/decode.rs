@@ -101,7 +101,8 @@ pub(super) fn request(
         places.filter_map(|(at, input): (_, &mut Input<'_>)| Some((at, input.slice.take()?))).collect();
     let elsewhere: Vec<usize> = shared.inputs.iter().map(|(at, _)| *at).collect();
     let inputs = tensors(message, inputs, &elsewhere, &raw, info)?;
-    let request = InferRequest { id: id.clone(), inputs, outputs, timeout: parameters.timeout, received };
+    let RequestParameters { timeout, priority, .. } = parameters;
+    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, received };
     Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
 }
 

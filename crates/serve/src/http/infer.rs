@@ -80,7 +80,7 @@ impl Service {
         classes::check(&parsed.classes, info)?;
         let mut response = Self::run(routed, parsed.request).await?;
         let answered = Instant::now();
-        classes::apply(&mut response, &parsed.classes, info)?;
+        classes::apply(&mut response, &parsed.classes, info, |output| routed.upstream.labels(output))?;
         let placed = put(&places, &mut response)?;
         let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary, &placed)?;
         let mut response_http = match split {

@@ -74,8 +74,8 @@ pub(super) fn parse(
         outputs.push(output.name);
     }
     each_once(&outputs)?;
-    let request =
-        InferRequest { id: id.clone(), inputs, outputs, timeout: head.parameters.timeout, received };
+    let (timeout, priority) = (head.parameters.timeout, head.parameters.priority);
+    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, received };
     Ok(Parsed { request, binary, classes, shared })
 }
 
@@ -117,7 +117,8 @@ pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<P
         }
     };
     let inputs = vec![Tensor { name: Arc::clone(name), datatype: input.datatype, shape, data }];
-    let request = InferRequest { id: String::new(), inputs, outputs: Vec::new(), timeout: None, received };
+    let (id, outputs, timeout, priority) = (String::new(), Vec::new(), None, 0);
+    let request = InferRequest { id, inputs, outputs, timeout, priority, received };
     let binary = Binary { default: true, by_output: Vec::new() };
     Ok(Parsed { request, binary, classes: Classes::new(), shared: Shared::default() })
 }

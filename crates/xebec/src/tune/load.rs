@@ -259,8 +259,14 @@ impl<'a> Thread<'a> {
         let requests = &self.stretch.requests;
         let inputs = requests.get(self.next_request % requests.len().max(1)).cloned().unwrap_or_default();
         self.next_request += 1;
-        let request =
-            InferRequest { id: String::new(), inputs, outputs: Vec::new(), timeout: None, received: now };
+        let request = InferRequest {
+            id: String::new(),
+            inputs,
+            outputs: Vec::new(),
+            timeout: None,
+            priority: 0,
+            received: now,
+        };
         self.stretch.served.submit(&self.permit, request, Box::new(Slot { lane, to: self.to.clone() }));
     }
 

@@ -430,6 +430,7 @@ impl Names {
 /// The pointers of a run, kept to be used again.
 #[derive(Debug, Default)]
 pub(super) struct Call {
+    names: Vec<*const c_char>,
     inputs: Vec<*const sys::OrtValue>,
     outputs: Vec<*mut sys::OrtValue>,
 }
@@ -438,26 +439,32 @@ pub(super) struct Call {
 unsafe impl Send for Call {}
 
 impl Call {
-    /// Runs the session. `outputs` are the places to write to; where there is `None`, ONNX Runtime makes one and it
+    /// Runs the session. Where an input is `None`, it is left to the graph's default. `outputs` are the places to write to; where there is `None`, ONNX Runtime makes one and it
     /// is returned at that index.
     pub(super) fn run<'a>(
         &mut self,
         session: &Session,
         settings: Option<&RunSettings>,
         (input_names, output_names): (&Names, &Names),
-        inputs: impl Iterator<Item = Handle<'a>>,
+        inputs: impl Iterator<Item = Option<Handle<'a>>>,
         outputs: impl Iterator<Item = Option<Handle<'a>>> + Clone,
         made: &mut Vec<Option<Value<'static>>>,
     ) -> Result<(), Fault> {
+        self.names.clear();
         self.inputs.clear();
-        self.inputs.extend(inputs.map(|handle| handle.0.as_ptr().cast_const()));
+        let mut places = 0;
+        for (given, name) in inputs.zip(&input_names.pointers) {
+            places += 1;
+            if let Some(handle) = given {
+                self.names.push(*name);
+                self.inputs.push(handle.0.as_ptr().cast_const());
+            }
+        }
         self.outputs.clear();
         self.outputs
             .extend(outputs.clone().map(|given| given.map_or(ptr::null_mut(), |handle| handle.0.as_ptr())));
-        let counts = (
-            self.inputs.len() == input_names.pointers.len(),
-            self.outputs.len() == output_names.pointers.len(),
-        );
+        let counts =
+            (places == input_names.pointers.len(), self.outputs.len() == output_names.pointers.len());
         if counts != (true, true) {
             return Err(Fault {
                 message: "a run has as many values as the graph has inputs and outputs".into(),
@@ -470,7 +477,7 @@ impl Call {
             (ort::api().Run)(
                 session.ptr().cast_mut(),
                 settings.map_or(ptr::null(), |settings| settings.0.as_ptr().cast_const()),
-                input_names.pointers.as_ptr(),
+                self.names.as_ptr(),
                 self.inputs.as_ptr(),
                 self.inputs.len(),
                 output_names.pointers.as_ptr(),
@@ -485,6 +492,7 @@ impl Call {
             let fresh = if given.is_none() { NonNull::new(*after) } else { None };
             made.push(fresh.map(|value| Value(value, PhantomData)));
         }
+        self.names.clear();
         self.inputs.clear();
         self.outputs.clear();
         outcome

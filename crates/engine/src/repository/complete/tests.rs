@@ -6,7 +6,10 @@ use crate::onnx::generated::{
 };
 use crate::repository::config::parse;
 use prost::Message as _;
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 use xebec_core::{ModelName, resource};
 
 const FLOAT: i32 = 1;
@@ -45,7 +48,7 @@ fn graph(dims: &[i64]) -> onnx::Model {
     onnx::Model::parse(model.encode_to_vec().into()).unwrap()
 }
 
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     max_batch_size: 64,
     max_queue: 100,
     cores: 2,
@@ -54,10 +57,11 @@ const DEFAULTS: Defaults = Defaults {
     inline_below: Duration::ZERO,
 };
 
-fn candidate(config: &str) -> Candidate {
+pub(super) fn candidate(config: &str) -> Candidate {
     Candidate {
         name: ModelName::parse("m").unwrap(),
         root: PathBuf::new(),
+        folder: None,
         versions: BTreeMap::new(),
         config: Some(parse(config).unwrap()),
         batching: resource::Batching::default(),
@@ -67,6 +71,15 @@ fn candidate(config: &str) -> Candidate {
 
 fn planned(config: &str, dims: &[i64]) -> Result<Plan, String> {
     plan(&candidate(config), Version::FIRST, &graph(dims), &DEFAULTS).map_err(|misfit| misfit.to_string())
+}
+
+pub(super) fn planned_in(
+    mut candidate: Candidate,
+    folder: Option<&Path>,
+    dims: &[i64],
+) -> Result<Plan, String> {
+    candidate.folder = folder.map(Path::to_owned);
+    plan(&candidate, Version::FIRST, &graph(dims), &DEFAULTS).map_err(|misfit| misfit.to_string())
 }
 
 fn misfit(config: &str, dims: &[i64]) -> String {
@@ -99,6 +112,18 @@ fn a_config_that_does_not_fit_the_graph_shows_the_line_that_would() {
         let said = misfit(config, dims);
         assert!(said.contains(says), "{config}: {said}");
     }
+}
+
+#[test]
+fn a_format_needs_the_three_extents_of_an_image() {
+    let config = |format: &str, dims: &str| {
+        format!(
+            "max_batch_size: 8 input {{ name: \"x\" data_type: TYPE_FP32 dims: {dims} format: {format} }}"
+        )
+    };
+    let image = planned(&config("FORMAT_NCHW", "[ 3, 2, 2 ]"), &[-1, 3, 2, 2]).unwrap();
+    assert_eq!(image.config.input[0].format(), xebec_core::model_config::model_input::Format::Nchw);
+    assert!(misfit(&config("FORMAT_NHWC", "[ 4 ]"), &[-1, 4]).contains("are not the 3 of an image"));
 }
 
 #[test]

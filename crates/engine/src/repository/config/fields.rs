@@ -66,17 +66,39 @@ pub const FIELDS: &[Field] = &[
         "must be the graph's",
         "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
     ),
-    refused("input.format", "the graph alone knows the meaning of its axes; leave it out"),
+    honoured(
+        "input.format",
+        "`FORMAT_NHWC`, `FORMAT_NCHW`: dims must be the 3 of an image; carried in the answer of `config`",
+        "a_format_needs_the_three_extents_of_an_image",
+    ),
     honoured(
         "input.dims",
         "must fit the graph; without the batch axis where max_batch_size is above 0; may narrow a free extent",
         "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
     ),
-    refused("input.reshape", "give the dims of the graph and reshape in the client"),
-    refused("input.is_shape_tensor", "shape tensors are TensorRT's; leave it out"),
-    refused("input.allow_ragged_batch", "pad in the client; requests of different shape are run apart"),
-    refused("input.optional", "every input is required; make a default an initializer of the graph"),
-    refused("input.is_non_linear_format_io", "non-linear formats are TensorRT's; leave it out"),
+    honoured(
+        "input.reshape",
+        "the shape that the graph has, of as many elements as `dims`, the n-th -1 of one being that of the other",
+        "a_reshape_changes_what_callers_see_and_not_what_the_graph_does",
+    ),
+    refused(
+        "input.is_shape_tensor",
+        "shape tensors are TensorRT engines', an ONNX graph has none (Triton refuses it for ONNX too); leave it out",
+    ),
+    honoured(
+        "input.allow_ragged_batch",
+        "requests of different shape share a run, laid end to end in one axis of the graph",
+        "ragged_requests_share_a_run_and_get_their_own_answers",
+    ),
+    honoured(
+        "input.optional",
+        "a request may leave it out; the graph has an initializer of that name",
+        "an_optional_input_has_the_graphs_default",
+    ),
+    refused(
+        "input.is_non_linear_format_io",
+        "non-linear formats are TensorRT engines', an ONNX graph has none (Triton refuses it for ONNX too); leave it out",
+    ),
     honoured(
         "output.name",
         "an output of the graph",
@@ -92,12 +114,34 @@ pub const FIELDS: &[Field] = &[
         "as of an input",
         "a_config_that_does_not_fit_the_graph_shows_the_line_that_would",
     ),
-    refused("output.reshape", "give the dims of the graph and reshape in the client"),
-    refused("output.label_filename", "classes are told by their index; leave it out"),
-    refused("output.is_shape_tensor", "shape tensors are TensorRT's; leave it out"),
-    refused("output.is_non_linear_format_io", "non-linear formats are TensorRT's; leave it out"),
-    refused("batch_input", "pad in the client; requests of different shape are run apart"),
-    refused("batch_output", "pad in the client; requests of different shape are run apart"),
+    honoured(
+        "output.reshape",
+        "as of an input, from the graph's shape to `dims`",
+        "a_reshape_changes_what_callers_see_and_not_what_the_graph_does",
+    ),
+    honoured(
+        "output.label_filename",
+        "a file below the model's folder with a label a line, for outputs as classes: `value:index:label`",
+        "classes_have_the_labels_of_their_file",
+    ),
+    refused(
+        "output.is_shape_tensor",
+        "shape tensors are TensorRT engines', an ONNX graph has none (Triton refuses it for ONNX too); leave it out",
+    ),
+    refused(
+        "output.is_non_linear_format_io",
+        "non-linear formats are TensorRT engines', an ONNX graph has none (Triton refuses it for ONNX too); leave it out",
+    ),
+    honoured(
+        "batch_input",
+        "inputs that are made from a batch's shapes, of every kind",
+        "ragged_inputs_lie_end_to_end_and_every_kind_of_batch_input_is_made",
+    ),
+    honoured(
+        "batch_output",
+        "an output that is cut by the shapes of an input",
+        "ragged_requests_share_a_run_and_get_their_own_answers",
+    ),
     honoured(
         "optimization.graph.level",
         "how far the graph is rewritten: 0 all, 1 extended, -1 basic, 2 not at all",
@@ -153,26 +197,38 @@ pub const FIELDS: &[Field] = &[
     ),
     honoured(
         "dynamic_batching.preferred_batch_size",
-        "the largest is the most rows of a run",
-        "a_preferred_batch_size_is_between_1_and_the_largest",
+        "rows of a run that are not waited on any longer: the largest that can be had is run",
+        "a_preferred_size_is_run_when_it_is_reached_and_waited_for_after_a_run",
     ),
     honoured(
         "dynamic_batching.max_queue_delay_microseconds",
         "how long a busy instance waits for company",
         "an_idle_instance_never_waits_and_a_busy_one_waits_for_company",
     ),
-    refused("dynamic_batching.preserve_ordering", "answers go out as they are ready; leave it out"),
-    refused("dynamic_batching.priority_levels", "requests are run in order of arrival; leave it out"),
-    refused("dynamic_batching.default_priority_level", "requests are run in order of arrival; leave it out"),
-    refused("dynamic_batching.priority_queue_policy", "requests are run in order of arrival; leave it out"),
+    honoured(
+        "dynamic_batching.preserve_ordering",
+        "answers go out in the order of their requests",
+        "answers_go_out_in_the_order_of_their_requests_where_the_owner_wants_it",
+    ),
+    honoured(
+        "dynamic_batching.priority_levels",
+        "levels of the request parameter `priority`, 1000 at most; requests of a lower number go before those of a higher one",
+        "a_request_of_a_higher_priority_is_run_before_those_that_came_earlier",
+    ),
+    honoured(
+        "dynamic_batching.default_priority_level",
+        "the level of a request that names none",
+        "a_request_of_a_higher_priority_is_run_before_those_that_came_earlier",
+    ),
+    honoured(
+        "dynamic_batching.priority_queue_policy",
+        "the policy of a level; `default_queue_policy` where there is none",
+        "levels_have_the_policy_of_their_own_or_the_default_one",
+    ),
     honoured(
         "dynamic_batching.default_queue_policy.timeout_action",
-        "`REJECT`",
-        "everything_that_is_not_honoured_is_named_at_once",
-    ),
-    refused(
-        "dynamic_batching.default_queue_policy.timeout_action DELAY",
-        "a request that waited too long is refused; write REJECT",
+        "`REJECT`: who has waited too long is refused; `DELAY`: waits on, behind the others of its level",
+        "a_level_has_its_own_timeout_and_may_let_who_is_late_wait_on",
     ),
     honoured(
         "dynamic_batching.default_queue_policy.default_timeout_microseconds",
@@ -226,23 +282,37 @@ pub const FIELDS: &[Field] = &[
         "a_folder_without_a_version_says_where_the_file_belongs",
     ),
     refused("cc_model_filenames", "one file serves every machine; write default_model_filename"),
-    refused("metric_tags", "metrics have the labels of their list; leave it out"),
+    honoured(
+        "metric_tags",
+        "labels `_KEY` of the model's `nv_*` metrics",
+        "tags_are_labels_of_the_models_metrics",
+    ),
     honoured(
         "parameters",
         "a setting of ONNX Runtime by Triton's or its own name is honoured, or refused by name; any other key is the owner's own and is carried in the answer of `config`",
         "the_parameters_of_onnx_runtime_are_honoured_and_a_wrong_value_is_told",
     ),
-    refused("model_warmup", "every model is warmed up with zeros by itself; leave it out"),
+    honoured(
+        "model_warmup",
+        "run on every stream before the model is ready, beside the trial on zeros; a run that fails fails the load; files lie below `warmup` in the model's folder",
+        "a_warm_up_that_fails_fails_the_load",
+    ),
     refused(
         "model_operations",
         "a library of operators is native code that a repository must not bring in; export the model with ONNX's own operators",
     ),
-    refused("model_transaction_policy", "one request has one answer; leave it out"),
+    honoured(
+        "model_transaction_policy",
+        "`decoupled: false`: one request has one answer",
+        "what_changes_nothing_is_accepted",
+    ),
+    refused("model_transaction_policy.decoupled true", "a graph gives one answer to a request; leave it out"),
     refused(
         "model_repository_agents",
         "nothing is run over a repository at load; prepare the files before, and leave it out",
     ),
-    refused("response_cache", "answers are not cached; leave it out"),
+    honoured("response_cache", "`enable: false`: answers are not cached", "what_changes_nothing_is_accepted"),
+    refused("response_cache.enable true", "answers are not cached; leave it out"),
     refused("model_metrics", "histograms have the buckets of their family; leave it out"),
 ];
 
@@ -256,7 +326,7 @@ pub fn row(path: &str) -> Option<&'static Field> {
 }
 
 /// Whether rows speak for single fields below a path.
-pub(super) fn goes_on_below(path: &str) -> bool {
+pub(crate) fn goes_on_below(path: &str) -> bool {
     FIELDS.iter().any(|field| field.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 

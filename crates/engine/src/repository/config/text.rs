@@ -23,7 +23,7 @@ impl std::fmt::Display for Fault {
 ///
 /// # Errors
 /// The first fault.
-pub(super) fn parse(schema: &MessageDescriptor, text: &str) -> Result<DynamicMessage, Fault> {
+pub fn parse(schema: &MessageDescriptor, text: &str) -> Result<DynamicMessage, Fault> {
     let text = &with_colons(text);
     DynamicMessage::parse_text_format(schema.clone(), text).map_err(|error| place(schema, &error, text))
 }

@@ -232,15 +232,23 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
         ("sequence_id", ParameterChoice::StringParam("s".into())),
         ("sequence_id", ParameterChoice::Uint64Param(u64::MAX)),
         ("sequence_start", ParameterChoice::BoolParam(true)),
-        ("priority", ParameterChoice::Uint64Param(1)),
-        ("priority", ParameterChoice::StringParam("9".into())),
-        ("priority", ParameterChoice::DoubleParam(1.5)),
         ("headers", ParameterChoice::StringParam("x".into())),
     ] {
         let parameters = [(name.to_owned(), parameter(choice))].into();
         let error = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{name}");
         assert!(error.to_string().contains(name));
+    }
+    for (choice, priority) in [
+        (ParameterChoice::Uint64Param(2), Some(2)),
+        (ParameterChoice::Int64Param(2), Some(2)),
+        (ParameterChoice::Int64Param(-1), None),
+        (ParameterChoice::StringParam("2".into()), None),
+        (ParameterChoice::DoubleParam(1.5), None),
+    ] {
+        let parameters = [("priority".to_owned(), parameter(choice))].into();
+        let decoded = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() });
+        assert_eq!(decoded.ok().map(|decoded| decoded.priority), priority);
     }
     let parameters = [("classification".to_owned(), parameter(ParameterChoice::Int64Param(3)))].into();
     let outputs = vec![InferRequestedOutputTensor { name: "y".into(), parameters }];

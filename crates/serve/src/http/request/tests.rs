@@ -347,16 +347,22 @@ fn what_is_not_offered_keeps_its_status_although_it_stood_in_json() {
     for (body, name) in [
         (r#"{"parameters":{"sequence_id":7},"inputs":[]}"#, "sequence_id"),
         (r#"{"parameters":{"sequence_id":"s"},"inputs":[]}"#, "sequence_id"),
-        (r#"{"parameters":{"priority":1},"inputs":[]}"#, "priority"),
-        (r#"{"parameters":{"priority":"9"},"inputs":[]}"#, "priority"),
-        (r#"{"parameters":{"priority":1.5},"inputs":[]}"#, "priority"),
-        (r#"{"parameters":{"priority":null},"inputs":[]}"#, "priority"),
         (r#"{"parameters":{"headers":"x"},"inputs":[]}"#, "headers"),
         (r#"{"parameters":{"headers":{"a":"b"}},"inputs":[]}"#, "headers"),
     ] {
         let error = parse_json(body).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{body}");
         assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_priority_is_taken_and_nonsense_in_its_place_is_not() {
+    assert_eq!(parse_json(r#"{"parameters":{"priority":2},"inputs":[]}"#).unwrap().request.priority, 2);
+    for value in ["-1", "1.5", "null", "\"9\"", "true"] {
+        let error =
+            parse_json(&format!(r#"{{"parameters":{{"priority":{value}}},"inputs":[]}}"#)).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{value}");
     }
 }
 

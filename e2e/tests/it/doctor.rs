@@ -1,0 +1,116 @@
+//! `xebec doctor` and `xebec inspect` as commands, with ONNX Runtime.
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+use xebec_e2e::{
+    generate::root,
+    server::{binary, engine_library},
+};
+
+fn xebec(args: &[&str]) -> Output {
+    let mut command = Command::new(binary().unwrap());
+    command.args(args).current_dir(root()).env("ORT_DYLIB_PATH", engine_library().unwrap());
+    command.output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A model folder with this configuration.
+fn house(config: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("m");
+    fs::create_dir_all(model.join("1")).unwrap();
+    fs::copy(root().join("models/testdata/repository/scaler.onnx"), model.join("1/model.onnx")).unwrap();
+    fs::write(model.join("config.pbtxt"), config).unwrap();
+    (folder, model)
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn the_doctor_corrects_a_config_and_keeps_the_old_one_with_its_comments() {
+    let old = "# ours\nmax_batchsize: 8\ninput [ { name: \"x\" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]\n";
+    let (_folder, model) = house(old);
+    let said = xebec(&["doctor", path(&model)]);
+    assert_eq!(said.status.code(), Some(1));
+    let text = out(&said);
+    assert!(text.contains("config.pbtxt:2:1: field 'max_batchsize' not found"), "{text}");
+    assert!(text.contains("did you mean 'max_batch_size'?") && text.contains("dims: [ 4 ]"), "{text}");
+    assert_eq!(fs::read_to_string(model.join("config.pbtxt")).unwrap(), old, "nothing is written unasked");
+    let written = xebec(&["doctor", path(&model), "--write"]);
+    assert!(out(&written).contains("is written anew"), "{}", out(&written));
+    assert_eq!(fs::read_to_string(model.join("config.pbtxt.bak")).unwrap(), old);
+    let cured = xebec(&["doctor", path(&model)]);
+    assert_eq!(cured.status.code(), Some(0), "{}", out(&cured));
+    // A second time the first copy is not lost.
+    fs::write(model.join("config.pbtxt"), "max_batch_size: -1").unwrap();
+    xebec(&["doctor", path(&model), "--write"]);
+    assert_eq!(fs::read_to_string(model.join("config.pbtxt.bak")).unwrap(), old);
+    assert_eq!(fs::read_to_string(model.join("config.pbtxt.bak.1")).unwrap(), "max_batch_size: -1");
+}
+
+#[test]
+fn the_doctor_loads_what_it_looks_at_and_tells_it_as_json() {
+    let run = xebec(&["doctor", "models/testdata/broken", "--json"]);
+    assert_eq!(run.status.code(), Some(1));
+    let all: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let models = all["models"].as_array().unwrap();
+    let of = |name: &str| {
+        let model = models.iter().find(|model| model["model"] == name).unwrap();
+        model["findings"][0]["message"].as_str().unwrap().to_owned()
+    };
+    // The file is whole: only the engine knows that it has no such operator.
+    assert!(of("unknown_op").contains("no operator Frobnicate"), "{}", of("unknown_op"));
+    assert!(of("pickle").contains("a Python pickle"));
+    let misfit = models.iter().find(|model| model["model"] == "misfit").unwrap();
+    assert!(misfit["corrected"]["text"].as_str().unwrap().contains("dims: [ 4 ]"));
+    assert_eq!(misfit["corrected"]["written"], false);
+    let unloaded = xebec(&["doctor", "models/testdata/broken/unknown_op.onnx", "--no-load"]);
+    assert_eq!(unloaded.status.code(), Some(0), "{}", out(&unloaded));
+    assert_eq!(xebec(&["doctor", "nowhere"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_repository_that_serves_has_nothing_to_fix() {
+    let run = xebec(&["doctor", "models/testdata/repository"]);
+    assert_eq!(run.status.code(), Some(0), "{}", out(&run));
+    assert!(
+        out(&run).contains("0 with something to fix") && out(&run).contains("scaler: fine"),
+        "{}",
+        out(&run)
+    );
+}
+
+#[test]
+fn inspect_tells_what_a_model_holds_and_what_it_costs() {
+    let run = xebec(&["inspect", "models/testdata/repository/scaler.onnx"]);
+    let text = out(&run);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    for part in [
+        "sha256      ",
+        "x  FLOAT [",
+        "no operator stops it",
+        "cost per run, on zeros, by onnxruntime",
+        "us a row",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    let run = xebec(&["inspect", "models/testdata/repository/softmax_over_batch.onnx", "--json"]);
+    let model: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(model["operators"]["Softmax"], 1);
+    assert!(model["stops_batching"][0].as_str().unwrap().contains("over the batch axis"));
+    assert!(model["cost"][0]["microseconds"].as_f64().unwrap() > 0.0);
+    let bare = xebec(&["inspect", "models/testdata/repository/scaler.onnx", "--no-run", "--json"]);
+    let model: Value = serde_json::from_slice(&bare.stdout).unwrap();
+    assert!(model["engine"].is_null() && model["sha256"].as_str().unwrap().len() == 64);
+    let refused = xebec(&["inspect", "models/testdata/broken/pickle.onnx"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is a Python pickle"));
+}
