@@ -23,7 +23,7 @@ Examples:
   xebec up examples/fraud-detection        serve what a folder's YAML describes
   xebec serve --model-repository models    serve .onnx files or Triton's layout
   xebec infer fraud-mlp --input examples/fraud-detection/request.json
-  xebec doctor models                      what is wrong, and what would be right
+  xebec doctor models                      what is wrong, and the way out
   xebec inspect fraud.onnx                 inputs, operators, cost of a run
   xebec tune models/fraud --slo-p99 5ms    best instances, threads and batch
   xebec bench fraud-mlp --concurrency 64   load, latencies and throughput
