@@ -1,15 +1,15 @@
 //! Reading a body within its limit, and the compressions of HTTP and gRPC.
 //!
 //! Invariant: no more than the limit is ever kept, before or after decompression, whatever the length header says.
+pub use crate::http1::{BrokenBody, Refusal};
 use crate::{
     budget::Hold,
     conn::{Conn, Phase},
     gather::{Excess, Gather},
+    http1::Wire,
     reactor::Core,
 };
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
 use std::{
     io::{Read as _, Write as _},
     ops::Deref,
@@ -19,18 +19,17 @@ use std::{
 /// A request body that has not been read.
 #[derive(Debug)]
 pub struct Body {
-    /// There until this is dropped.
-    incoming: Option<Incoming>,
-    conn: Rc<Conn>,
+    source: Source,
     core: Rc<Core>,
 }
 
-impl Drop for Body {
-    fn drop(&mut self) {
-        if let Some(incoming) = self.incoming.take().filter(|incoming| !incoming.is_end_stream()) {
-            self.conn.leave_unread(incoming);
-        }
-    }
+/// Where a body is.
+#[derive(Debug)]
+enum Source {
+    /// Came whole with its head.
+    Here(Bytes),
+    /// Is still to come, at least in part.
+    Coming(Rc<Wire>, Rc<Conn>),
 }
 
 /// A body that was read. As long as this lives, its memory counts against the core's.
@@ -90,7 +89,7 @@ pub enum ReadError {
     NoRoom,
     /// The caller went away or broke the framing.
     #[error("body ended early or is framed wrongly")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BrokenBody),
     /// Not what its content encoding says.
     #[error("body is not valid {encoding}")]
     Corrupt {
@@ -109,55 +108,51 @@ pub enum Encoding {
 }
 
 impl Body {
-    pub(crate) fn new(incoming: Incoming, conn: Rc<Conn>, core: Rc<Core>) -> Self {
-        Self { incoming: Some(incoming), conn, core }
+    pub(crate) fn here(bytes: Bytes, core: Rc<Core>) -> Self {
+        Self { source: Source::Here(bytes), core }
+    }
+
+    pub(crate) fn coming(wire: Rc<Wire>, conn: Rc<Conn>, core: Rc<Core>) -> Self {
+        Self { source: Source::Coming(wire, conn), core }
     }
 
     /// Reads the body whole.
     ///
     /// # Errors
     /// It passes `limit_bytes`, comes in too many pieces, there is no room for it now, or the caller went away.
-    pub async fn read(mut self, limit_bytes: usize) -> Result<Received, ReadError> {
-        self.conn.enter(Phase::Body);
-        let whole = self.read_within(limit_bytes).await;
-        self.conn.enter(Phase::Busy);
-        self.core.expect_work();
-        whole
-    }
-
-    async fn read_within(&mut self, limit_bytes: usize) -> Result<Received, ReadError> {
-        let promised = self.incoming.as_ref().map_or(0, |incoming| incoming.size_hint().lower());
-        if promised > limit_bytes as u64 {
-            return Err(ReadError::TooLarge { limit_bytes });
+    pub async fn read(self, limit_bytes: usize) -> Result<Received, ReadError> {
+        let Self { source, core } = self;
+        let mut gather = Gather::new(&core.budget, limit_bytes, core.limits.max_body_pieces);
+        let excess = |excess| match excess {
+            Excess::Bytes => ReadError::TooLarge { limit_bytes },
+            Excess::Pieces => ReadError::TooManyPieces { limit: core.limits.max_body_pieces },
+            Excess::Room => ReadError::NoRoom,
+        };
+        match source {
+            Source::Here(bytes) => gather.push(bytes).map_err(excess)?,
+            Source::Coming(wire, conn) => {
+                if wire.pipe().inbox.owed_bytes().is_some_and(|owed| owed > limit_bytes as u64) {
+                    return Err(ReadError::TooLarge { limit_bytes });
+                }
+                conn.enter(Phase::Body);
+                let _busy = Busy(&conn);
+                while let Some(piece) = wire.piece().await.map_err(ReadError::Broken)? {
+                    gather.push(piece).map_err(excess)?;
+                }
+            }
         }
-        let most_pieces = self.core.limits.max_body_pieces;
-        let mut gather = Gather::new(&self.core.budget, limit_bytes, most_pieces);
-        while let Some(piece) = self.next().await? {
-            gather.push(piece).map_err(|excess| match excess {
-                Excess::Bytes => ReadError::TooLarge { limit_bytes },
-                Excess::Pieces => ReadError::TooManyPieces { limit: most_pieces },
-                Excess::Room => ReadError::NoRoom,
-            })?;
-        }
+        core.expect_work();
         let (bytes, hold) = gather.finish();
         Ok(Received { bytes, hold })
     }
+}
 
-    async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        let Some(incoming) = &mut self.incoming else { return Ok(None) };
-        // Asking again at the end costs a turn through hyper's channel.
-        while !incoming.is_end_stream()
-            && let Some(frame) = incoming.frame().await
-        {
-            if let Ok(data) = frame.map_err(ReadError::Broken)?.into_data()
-                && !data.is_empty()
-            {
-                return Ok(Some(data));
-            }
-        }
-        // It was read to its end: a chunked one does not say so by itself.
-        self.incoming = None;
-        Ok(None)
+/// Ends the phase in which a body is read, however it ends.
+struct Busy<'a>(&'a Conn);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.enter(Phase::Busy);
     }
 }
 

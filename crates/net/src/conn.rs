@@ -3,8 +3,6 @@
 //! A connection costs no timer: the core's sweeper looks at every connection once a tick and judges by
 //! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
 use crate::limits::Limits;
-use bytes::Bytes;
-use hyper::body::Incoming;
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -55,14 +53,8 @@ pub(crate) enum Order {
 pub(crate) struct Conn {
     phase: Cell<Phase>,
     since: Cell<u32>,
-    /// Bytes that came since the connection was idle and belong to no request that was handed out.
-    received: Cell<usize>,
-    /// Bytes of the next request came before the answer to the last one was out.
-    came_early: Cell<bool>,
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
-    /// A body that nobody read to its end; its caller may still be sending it.
-    unread: RefCell<Option<Incoming>>,
     blocked_since: Cell<Option<u32>>,
     clock: Rc<Cell<u32>>,
     order: Cell<Order>,
@@ -76,10 +68,7 @@ impl Conn {
         Rc::new(Self {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
-            received: Cell::new(0),
-            came_early: Cell::new(false),
             progress: Cell::new(0),
-            unread: RefCell::new(None),
             blocked_since: Cell::new(None),
             clock,
             order: Cell::new(Order::Go),
@@ -98,41 +87,10 @@ impl Conn {
         self.progress.set(0);
     }
 
-    /// Bytes that were read and belong to no request that was handed out.
-    pub(crate) fn received(&self) -> usize {
-        self.received.get()
-    }
-
-    /// A request of so many bytes on the wire was handed out.
-    pub(crate) fn hand_out(&self, bytes: usize) {
-        self.received.set(self.received.get().saturating_sub(bytes));
-    }
-
-    /// Hands a body back that was not read to its end.
-    pub(crate) fn leave_unread(&self, body: Incoming) {
-        self.unread.replace(Some(body));
-    }
-
-    /// The body that was handed back.
-    pub(crate) fn take_unread(&self) -> Option<Incoming> {
-        self.unread.take()
-    }
-
-    /// Notes that an answer is out: what comes next is the beginning of another request.
-    fn flushed(&self) {
-        if self.phase.get() == Phase::Done {
-            let next = if self.came_early.replace(false) { Phase::Head } else { Phase::Idle };
-            self.enter(next);
-        }
-    }
-
     /// Notes that bytes came.
-    fn read_some(&self, bytes: usize) {
-        self.received.set(self.received.get() + bytes);
+    pub(crate) fn read_some(&self, bytes: usize) {
         match self.phase.get() {
             Phase::Idle => self.enter(Phase::Head),
-            // Nobody reads it before the answer is out: its time has not begun.
-            Phase::Done => self.came_early.set(true),
             Phase::Body => {
                 // A byte now and then is no progress: else a body could take days.
                 self.progress.set(self.progress.get() + bytes);
@@ -140,7 +98,20 @@ impl Conn {
                     self.enter(Phase::Body);
                 }
             }
-            Phase::Head | Phase::Busy => {}
+            // What comes behind a request is its own when that is answered: its time has not begun.
+            Phase::Head | Phase::Busy | Phase::Done => {}
+        }
+    }
+
+    /// Notes that a write went on, or that it waits for the peer.
+    pub(crate) fn written(&self, waits: bool) {
+        if !waits {
+            if self.blocked_since.take().is_some() {
+                // Whoever reads at last is given time from here on.
+                self.since.set(self.clock.get());
+            }
+        } else if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(self.clock.get()));
         }
     }
 
@@ -176,6 +147,11 @@ impl Conn {
         }
     }
 
+    /// Whether the connection is to end once what has begun is answered.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.order.get() == Order::Finish
+    }
+
     /// The order in force; the task is woken when it changes.
     pub(crate) fn order(&self, cx: &Context<'_>) -> Order {
         let mut waker = self.waker.borrow_mut();
@@ -205,44 +181,15 @@ fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]
 }
 
 /// A stream that tells its [`Conn`] what moves.
-///
-/// It does not shut down when it is told to: whoever serves the connection looks first at what is left to read.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     inner: T,
     conn: Rc<Conn>,
-    /// Was read before and is read again first.
-    again: Bytes,
 }
 
 impl<T> Watched<T> {
     pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
-        Self { inner, conn, again: Bytes::new() }
-    }
-
-    /// Puts bytes back that were read and not used.
-    pub(crate) fn put_back(&mut self, bytes: Bytes) {
-        self.conn.received.set(0);
-        self.again = bytes;
-    }
-
-    pub(crate) fn into_inner(self) -> T {
-        self.inner
-    }
-
-    fn written(&self, outcome: &Poll<io::Result<usize>>) {
-        match outcome {
-            Poll::Ready(_) => {
-                if self.conn.blocked_since.take().is_some() {
-                    // Whoever reads at last is given time from here on.
-                    self.conn.since.set(self.conn.clock.get());
-                }
-            }
-            Poll::Pending if self.conn.blocked_since.get().is_none() => {
-                self.conn.blocked_since.set(Some(self.conn.clock.get()));
-            }
-            Poll::Pending => {}
-        }
+        Self { inner, conn }
     }
 }
 
@@ -252,12 +199,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.again.is_empty() {
-            let some = self.again.len().min(buf.remaining());
-            buf.put_slice(&self.again.split_to(some));
-            self.conn.read_some(some);
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
         ready!(outcome)?;
@@ -272,7 +213,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.written(&outcome);
+        self.conn.written(outcome.is_pending());
         outcome
     }
 
@@ -286,7 +227,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
             return self.poll_write(cx, together);
         }
         let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.written(&outcome);
+        self.conn.written(outcome.is_pending());
         outcome
     }
 
@@ -295,13 +236,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
-        self.conn.flushed();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -351,11 +290,10 @@ mod tests {
         let (conn, clock) = at(Phase::Busy);
         clock.set(clock.get() + 1000);
         assert_eq!(conn.judge(&limits), Order::Go);
-        let watched = Watched::new((), Rc::clone(&conn));
-        watched.written(&Poll::Pending);
+        conn.written(true);
         clock.set(clock.get() + 5);
         assert_eq!(conn.judge(&limits), Order::Abort);
-        watched.written(&Poll::Ready(Ok(1)));
+        conn.written(false);
         assert_eq!(conn.judge(&limits), Order::Go);
     }
 
@@ -383,32 +321,24 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_idle_when_the_answer_is_out() {
+    fn what_comes_behind_a_request_has_its_time_when_that_is_answered() {
         let (conn, clock) = at(Phase::Done);
-        conn.flushed();
-        assert_eq!(conn.phase(), Phase::Idle);
-        // A head that comes while the answer is still written has its time from the answer's end.
-        conn.enter(Phase::Done);
         conn.read_some(1);
         clock.set(clock.get() + 10_000);
         assert_eq!((conn.phase(), conn.judge(&Limits::default())), (Phase::Done, Order::Go));
-        conn.flushed();
-        assert_eq!((conn.phase(), conn.judge(&Limits::default())), (Phase::Head, Order::Go));
-        conn.enter(Phase::Done);
-        conn.flushed();
-        assert_eq!(conn.phase(), Phase::Idle);
+        conn.enter(Phase::Head);
+        assert_eq!(conn.judge(&Limits::default()), Order::Go);
     }
 
     #[test]
     fn an_answer_that_is_still_read_is_not_cut_off_by_the_goodbye() {
         let (conn, clock) = at(Phase::Idle);
         conn.command(Order::Finish);
-        let watched = Watched::new((), Rc::clone(&conn));
         for _ in 0..5 {
-            watched.written(&Poll::Pending);
+            conn.written(true);
             clock.set(clock.get() + ticks(GOODBYE) + 1);
             assert_eq!(conn.judge(&Limits::default()), Order::Go);
-            watched.written(&Poll::Ready(Ok(1)));
+            conn.written(false);
             assert_eq!(conn.judge(&Limits::default()), Order::Go);
         }
         clock.set(clock.get() + ticks(GOODBYE) + 1);

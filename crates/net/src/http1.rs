@@ -1,46 +1,81 @@
-//! HTTP/1.1 by hyper: one connection, from its first byte to its last.
+//! HTTP/1.1: one connection, from its first byte to its last.
 //!
-//! Framing, chunks and header syntax are hyper's; time and size are ours (`conn`, `body`, `limits`), and so is the
-//! end: a request whose first byte was read is answered also while draining, and a caller that is still sending gets
-//! to read why it was refused.
+//! What a request is, and where it ends, is decided by the parts without input and output: `http1/head.rs`, `chunk.rs`,
+//! `inbox.rs`. Whatever could be understood in two ways is refused there, and the connection ends. Time is the sweeper's
+//! (`conn`), sizes are `body`'s, and here is the order of things: requests of one connection that lie in the buffer
+//! together are answered together and leave in one write, in their order; a request whose first byte was read is
+//! answered also while draining; a caller that is still sending gets to read why it was refused.
+//!
+//! A caller that ends its side of the connection while it waits is taken for one that has gone, and what it asked for is
+//! dropped: from here the two cannot be told apart.
 use crate::{
     body::Body,
     caught::caught,
-    conn::{Conn, GOODBYE, Order, Phase, Watched},
+    conn::{Conn, GOODBYE, Order, Phase},
     reactor::Core,
     service::HttpService,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{
-    body::{Body as _, Incoming},
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::rt::TokioIo;
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use head::Head;
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use outbox::Manner;
+pub use refusal::Refusal;
 use std::{
-    cell::Cell,
-    convert::Infallible,
-    future::{Future as _, poll_fn},
-    pin::{Pin, pin},
+    future::{Future, poll_fn},
+    pin::pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
+pub use wire::BrokenBody;
+pub(crate) use wire::Wire;
 use xebec_core::Principal;
 
-/// hyper takes no smaller buffer.
-const HYPERS_LEAST_BUFFER: usize = 8192;
+mod chunk;
+pub(crate) mod date;
+#[cfg(test)]
+mod differential;
+mod head;
+mod inbox;
+mod outbox;
+mod refusal;
+mod scan;
+mod target;
+mod wire;
 
-/// Most of a refused body that is read for the caller to come to its answer.
+/// Most of a refused request that is read for the caller to come to its answer.
 const LINGER_BYTES: usize = 16 << 20;
 
 /// A body of a refused request that is read to its end, so that the connection goes on.
 const SKIPPED_BYTES: u64 = 64 << 10;
+
+/// The most requests of one connection that are answered at the same time.
+const MOST_TOGETHER: usize = 64;
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At once.
+    Now,
+    /// Behind an answer that the caller shall be able to read although it may still be sending.
+    Politely,
+}
+
+/// An answer, and what about its request says how it is sent.
+struct Answered {
+    answer: Response<Bytes>,
+    head_only: bool,
+    old: bool,
+}
+
+struct Connection<'a, S> {
+    wire: Rc<Wire>,
+    principal: &'a Principal,
+    service: &'a S,
+    conn: &'a Rc<Conn>,
+    core: &'a Rc<Core>,
+}
 
 /// Serves one connection until it closes, is told to finish or outstays a limit.
 pub(crate) async fn serve<S: HttpService>(
@@ -50,165 +85,202 @@ pub(crate) async fn serve<S: HttpService>(
     conn: Rc<Conn>,
     core: Rc<Core>,
 ) {
-    let mut io = Watched::new(stream, Rc::clone(&conn));
-    loop {
-        let closes = Cell::new(false);
-        let Some((mut rest, unused)) = live(io, &principal, &*service, &conn, &core, &closes).await else {
-            return;
-        };
-        if closes.get() {
-            return linger(rest.into_inner()).await;
-        }
-        if unused.is_empty() {
-            return;
-        }
-        // The beginning of a request was read before the connection was told to finish: it gets its answer.
-        rest.put_back(unused);
-        io = rest;
-    }
-}
-
-/// Serves until hyper is done; returns the stream and what was read of it and not used, unless it was cut off. `closes`
-/// tells that a body was left unread.
-async fn live<S: HttpService>(
-    io: Watched<TcpStream>,
-    principal: &Principal,
-    service: &S,
-    conn: &Rc<Conn>,
-    core: &Rc<Core>,
-    closes: &Cell<bool>,
-) -> Option<(Watched<TcpStream>, Bytes)> {
-    let answer = service_fn(|request| respond(request, principal, service, conn, core, closes));
-    let mut connection = http1::Builder::new()
-        .half_close(false)
-        // The sweeper holds the time limits.
-        .header_read_timeout(None)
-        .max_headers(core.limits.max_headers)
-        // A little more than a head may have, so that one a little too large is told so in our words.
-        .max_buf_size(core.limits.max_header_bytes as usize + HYPERS_LEAST_BUFFER)
-        .serve_connection(TokioIo::new(io), answer);
-    let mut finishing = false;
-    let ended = poll_fn(|cx| {
-        loop {
-            let order = conn.order(cx);
-            if order == Order::Abort {
-                return Poll::Ready(None);
-            }
-            let poll = Pin::new(&mut connection).poll(cx);
-            // Only between requests: one that waits behind another in hyper's buffer has been read as well.
-            if poll.is_pending() && order == Order::Finish && !finishing && conn.phase() == Phase::Idle {
-                finishing = true;
-                Pin::new(&mut connection).graceful_shutdown();
-                continue;
-            }
-            return poll.map(Some);
-        }
+    let wire = Wire::new(stream, Rc::clone(&conn));
+    let connection = Connection { wire, principal: &principal, service: &*service, conn: &conn, core: &core };
+    let mut live = pin!(connection.run());
+    let end = poll_fn(|cx| match conn.order(cx) {
+        Order::Abort => Poll::Ready(End::Now),
+        Order::Go | Order::Finish => live.as_mut().poll(cx),
     });
-    if let Err(error) = ended.await? {
-        tracing::debug!(error = %error, "http connection ended with an error");
-        closes.set(true);
-        // What is in hyper's buffer is what it could not read.
-        return Some((connection.into_parts().io.into_inner(), Bytes::new()));
+    if end.await == End::Politely {
+        // Closing a socket with unread bytes would take the answer away from a caller that is still sending. Whether it
+        // went away or time ran out: there is nothing more to be done for it.
+        let _ = tokio::time::timeout(GOODBYE, connection.wire.read_out(LINGER_BYTES)).await;
     }
-    let parts = connection.into_parts();
-    let unused = if finishing { parts.read_buf } else { Bytes::new() };
-    Some((parts.io.into_inner(), unused))
 }
 
-/// Says that nothing more comes, and reads on for a moment: closing a socket with unread bytes would take the answer
-/// away from a caller that is still sending.
-async fn linger(mut stream: TcpStream) {
-    let read_on = async {
-        let (mut left, mut buffer) = (LINGER_BYTES, vec![0; 64 << 10]);
-        stream.shutdown().await?;
-        while left > 0 {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                some => left = left.saturating_sub(some),
+impl<S: HttpService> Connection<'_, S> {
+    async fn run(&self) -> End {
+        loop {
+            let closes = match self.next_head().await {
+                Ok(None) => return End::Now,
+                Ok(Some(head)) => {
+                    self.conn.enter(Phase::Busy);
+                    let Some(closes) = self.answer(head).await else { return End::Now };
+                    closes
+                }
+                Err(refusal) => {
+                    tracing::debug!(error = %refusal, "not a request");
+                    let answer = fault(refusal.status(), refusal.body());
+                    self.push(&Answered { answer, head_only: false, old: false }, true);
+                    true
+                }
+            };
+            self.conn.enter(Phase::Done);
+            if self.wire.flush().await.is_err() {
+                return End::Now;
             }
+            if closes {
+                return End::Politely;
+            }
+            let begun = !self.wire.pipe().inbox.is_empty();
+            self.conn.enter(if begun { Phase::Head } else { Phase::Idle });
         }
-        std::io::Result::Ok(())
-    };
-    // Whether the caller went away or time ran out: there is nothing more to be done for it.
-    let _ = tokio::time::timeout(GOODBYE, read_on).await;
-}
+    }
 
-async fn respond<S: HttpService>(
-    request: Request<Incoming>,
-    principal: &Principal,
-    service: &S,
-    conn: &Rc<Conn>,
-    core: &Rc<Core>,
-    closes: &Cell<bool>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    conn.enter(Phase::Busy);
-    let (head, incoming) = request.into_parts();
-    let head_bytes = wire_bytes(&head);
-    let whole_bytes = incoming.size_hint().exact().map(|body| head_bytes.saturating_add(body));
-    let asks_first = head.headers.contains_key(header::EXPECT);
-    let body = Body::new(incoming, Rc::clone(conn), Rc::clone(core));
-    let mut response = if head_bytes > u64::from(core.limits.max_header_bytes) {
-        drop(body);
-        conn.take_unread();
-        closes.set(true);
-        head_too_large(core.limits.max_header_bytes)
-    } else {
-        let answered = caught(pin!(service.call(principal, head, body))).await;
-        answered.unwrap_or_else(|_| {
-            core.counters.panics.add(1);
-            fault(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the server's log has the reason")
+    /// Waits for the next request; `None` if there is none and the connection is to end.
+    async fn next_head(&self) -> Result<Option<Head>, Refusal> {
+        let limits = &self.core.limits;
+        poll_fn(|cx| {
+            loop {
+                let mut pipe = self.wire.pipe();
+                let head = pipe.inbox.head(limits.max_header_bytes, limits.max_headers)?;
+                let (ended, empty) = (pipe.ended, pipe.inbox.is_empty());
+                drop(pipe);
+                if head.is_some() || ended {
+                    return Poll::Ready(Ok(head));
+                }
+                match self.wire.poll_fill(cx) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(None)),
+                    Poll::Pending if empty && self.conn.is_finishing() => return Poll::Ready(Ok(None)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
         })
-    };
-    if let Some(body) = conn.take_unread() {
-        // Who asks before sending has sent nothing that would have to be skipped.
-        closes.set(asks_first || !skip(body, conn).await);
+        .await
     }
-    let own = whole_bytes.and_then(|bytes| usize::try_from(bytes).ok());
-    let nothing_behind = own == Some(conn.received());
-    // Of a body without a length nobody knows how much of what came was its.
-    conn.hand_out(own.unwrap_or(usize::MAX));
-    // Behind a close no answer may follow, so it is said only if no request can be waiting behind this one.
-    if closes.get() || (core.drain.is_draining() && nothing_behind) {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    conn.enter(Phase::Done);
-    Ok(response.map(Full::new))
-}
 
-/// Reads a short body that nobody wanted, because the next request stands behind it. Whether its end was reached.
-async fn skip(mut body: Incoming, conn: &Conn) -> bool {
-    if body.size_hint().upper().is_none_or(|most| most > SKIPPED_BYTES) {
-        return false;
+    /// Answers a request, and with it those that lie whole behind it. Whether the connection ends with the answer; `None`
+    /// if the caller is gone.
+    async fn answer(&self, head: Head) -> Option<bool> {
+        let (body, alone) = self.body(&head);
+        if alone { self.one(head, body).await } else { self.several(head, body).await }
     }
-    conn.enter(Phase::Body);
-    let read_on = async {
-        while let Some(frame) = body.frame().await {
-            if frame.is_err() {
-                return false;
+
+    /// The body of a request, and whether nothing can be answered together with it.
+    fn body(&self, head: &Head) -> (Body, bool) {
+        let mut pipe = self.wire.pipe();
+        if let Some(bytes) = pipe.inbox.whole_body(head) {
+            return (Body::here(bytes, Rc::clone(self.core)), head.last || pipe.inbox.is_empty());
+        }
+        pipe.inbox.begin_body(head.framing);
+        pipe.asked_first = head.asks_first;
+        (Body::coming(Rc::clone(&self.wire), Rc::clone(self.conn), Rc::clone(self.core)), true)
+    }
+
+    async fn one(&self, head: Head, body: Body) -> Option<bool> {
+        let (last, asks_first) = (head.last, head.asks_first);
+        let mut call = pin!(self.call(head, body));
+        let answered = poll_fn(|cx| match call.as_mut().poll(cx) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => self.wire.poll_gone(cx).map(|()| None),
+        });
+        let answered = answered.await?;
+        let owes = self.wire.pipe().inbox.owes_body();
+        // Who asks before sending has sent nothing that would have to be skipped.
+        let closes = last || (owes && (asks_first || !self.skip().await)) || self.ends_here().await;
+        self.push(&answered, closes);
+        Some(closes)
+    }
+
+    /// Answers requests that came together at the same time. Their answers leave in their order.
+    async fn several(&self, head: Head, body: Body) -> Option<bool> {
+        let (mut calls, mut last, limits) = (FuturesOrdered::new(), false, &self.core.limits);
+        calls.push_back(self.call(head, body));
+        while calls.len() < MOST_TOGETHER && !last {
+            let next = self.wire.pipe().inbox.whole_request(limits.max_header_bytes, limits.max_headers);
+            let Some((head, bytes)) = next else { break };
+            last = head.last;
+            calls.push_back(self.call(head, Body::here(bytes, Rc::clone(self.core))));
+        }
+        let answered = poll_fn(|cx| self.poll_several(&mut calls, cx)).await?;
+        let closes = last || self.ends_here().await;
+        self.push(&answered, closes);
+        Some(closes)
+    }
+
+    /// Ready with the last answer when the others are on their way.
+    fn poll_several<F: Future<Output = Answered>>(
+        &self,
+        calls: &mut FuturesOrdered<F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Answered>> {
+        while let Poll::Ready(answered) = calls.poll_next_unpin(cx) {
+            match answered {
+                Some(answered) if !calls.is_empty() => self.push(&answered, false),
+                answered => return Poll::Ready(answered),
             }
         }
-        true
-    };
-    // Who waits for the answer before sending on gets it.
-    tokio::time::timeout(GOODBYE, read_on).await.unwrap_or(false)
+        // Whoever is done need not wait for who is not.
+        if matches!(self.wire.poll_flush(cx), Poll::Ready(Err(_))) {
+            return Poll::Ready(None);
+        }
+        self.wire.poll_gone(cx).map(|()| None)
+    }
+
+    async fn call(&self, head: Head, body: Body) -> Answered {
+        let Head { parts, old, .. } = head;
+        let head_only = parts.method == Method::HEAD;
+        let answer = if is_ping(&parts) {
+            let mut nothing = Response::new(Bytes::new());
+            *nothing.status_mut() = StatusCode::NO_CONTENT;
+            nothing
+        } else {
+            caught(pin!(self.service.call(self.principal, parts, body))).await.unwrap_or_else(|_| {
+                self.core.counters.panics.add(1);
+                let said = refusal::body("internal error", Some("the server's log has the reason"));
+                fault(StatusCode::INTERNAL_SERVER_ERROR, said)
+            })
+        };
+        Answered { answer, head_only, old }
+    }
+
+    fn push(&self, answered: &Answered, closes: bool) {
+        let Answered { answer, head_only, old } = answered;
+        let date = self.core.date.get();
+        let manner = Manner { date: date.as_bytes(), closes, keeps: *old, head_only: *head_only };
+        self.wire.pipe().outbox.push(answer, manner);
+    }
+
+    /// Whether an answer is the last because the server stops. Behind a close no answer may follow, so it is said only if
+    /// no request waits behind this one.
+    async fn ends_here(&self) -> bool {
+        if !self.core.drain.is_draining() || !self.wire.pipe().inbox.is_empty() {
+            return false;
+        }
+        let came = |poll: Poll<std::io::Result<usize>>| matches!(poll, Poll::Ready(Ok(some)) if some > 0);
+        !poll_fn(|cx| Poll::Ready(came(self.wire.poll_fill(cx)))).await
+    }
+
+    /// Reads a short body that nobody wanted, because the next request stands behind it. Whether its end was reached.
+    async fn skip(&self) -> bool {
+        if self.wire.pipe().inbox.owed_bytes().is_none_or(|owed| owed > SKIPPED_BYTES) {
+            return false;
+        }
+        self.conn.enter(Phase::Body);
+        let read_on = async {
+            loop {
+                match self.wire.piece().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return true,
+                    Err(_) => return false,
+                }
+            }
+        };
+        // Who waits for the answer before sending on gets it.
+        tokio::time::timeout(GOODBYE, read_on).await.unwrap_or(false)
+    }
 }
 
-/// Size of a head as clients write it, in bytes.
-fn wire_bytes(head: &Parts) -> u64 {
-    let line = head.method.as_str().len() + head.uri.path_and_query().map_or(1, |path| path.as_str().len());
-    let headers = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
-    (line + "  HTTP/1.1\r\n\r\n".len() + headers.sum::<usize>()) as u64
+/// `OPTIONS *` asks the server as a whole whether it is there.
+fn is_ping(head: &Parts) -> bool {
+    head.method == Method::OPTIONS && head.uri.path() == "*"
 }
 
-fn head_too_large(limit_bytes: u32) -> Response<Bytes> {
-    let message = format!("the request's head is larger than the limit of {limit_bytes} bytes");
-    let hint = "the operator can raise the limit with --max-header-bytes";
-    fault(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &message, hint)
-}
-
-/// What the network side itself has to say. No text here needs escaping.
-fn fault(status: StatusCode, error: &str, hint: &str) -> Response<Bytes> {
-    let mut response = Response::new(format!(r#"{{"error":"{error}","hint":"{hint}"}}"#).into());
+/// What the network side itself has to say.
+fn fault(status: StatusCode, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -6,7 +6,8 @@ use crate::{
     budget::Budget,
     conn::{Conn, GOODBYE, Order, Phase, TICK},
     drain::{Drain, Place},
-    grpc, http1,
+    grpc,
+    http1::{self, date::Date},
     limits::Limits,
     listener::Bound,
     service::{GrpcService, HttpService},
@@ -22,7 +23,7 @@ use std::{
     sync::Arc,
     task::{Poll, Waker},
     thread::JoinHandle,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 use tokio::{net::TcpStream, runtime::LocalOptions, sync::watch};
 use xebec_core::{
@@ -106,6 +107,8 @@ pub(crate) struct Core {
     work: Cell<u32>,
     ender: RefCell<Option<Waker>>,
     clock: Rc<Cell<u32>>,
+    /// As of the last tick.
+    pub(crate) date: Cell<Date>,
     conns: RefCell<Slab<(Rc<Conn>, bool)>>,
     /// Whether the drain has begun, for calls that would stay open.
     draining: watch::Sender<bool>,
@@ -295,6 +298,7 @@ impl Core {
             ender: RefCell::new(None),
             counters: Arc::clone(&shared.counters),
             clock: Rc::new(Cell::new(0)),
+            date: Cell::new(Date::at(SystemTime::now())),
             conns: RefCell::new(Slab::new()),
             draining: watch::Sender::new(false),
         })
@@ -366,6 +370,7 @@ impl Core {
 
     fn sweep(&self) {
         self.clock.set(self.clock.get().wrapping_add(1));
+        self.date.set(self.date.get().renewed(SystemTime::now()));
         let draining = self.drain.is_draining();
         self.draining.send_if_modified(|known| std::mem::replace(known, draining) != draining);
         for (_, (conn, _)) in self.conns.borrow().iter() {

@@ -100,7 +100,7 @@ fn a_head_over_the_limit_is_refused() {
     request.extend_from_slice(b"\r\n\r\n");
     let answer = exchange(&server, &request);
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
-    // Also where it still fits hyper's buffer: the limit is the limit.
+    // Also where it would fit the buffer: the limit is the limit.
     let request = format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "a".repeat(8190));
     let answer = exchange(&server, request.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("--max-header-bytes"), "{answer}");
