@@ -8,7 +8,7 @@ use std::{
 };
 use xebec_net::limits::Limits;
 
-fn send(server: &Server, bytes: &[u8]) -> TcpStream {
+pub(crate) fn send(server: &Server, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server.http).unwrap();
     // A bound on a failing test, not a wait: everything below answers or closes by itself.
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -16,14 +16,14 @@ fn send(server: &Server, bytes: &[u8]) -> TcpStream {
     stream
 }
 
-fn to_end(mut stream: TcpStream) -> String {
+pub(crate) fn to_end(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     // A reset after the answer is as good as an end.
     let _ = stream.read_to_end(&mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn exchange(server: &Server, request: &[u8]) -> String {
+pub(crate) fn exchange(server: &Server, request: &[u8]) -> String {
     to_end(send(server, request))
 }
 
@@ -268,7 +268,7 @@ fn wait_for(notify: &tokio::sync::Notify) {
 }
 
 /// Waits on a state; the bound only ends a failing test.
-fn until(mut state: impl FnMut() -> bool) {
+pub(crate) fn until(mut state: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !state() {
         assert!(Instant::now() < end, "the state was not reached");
