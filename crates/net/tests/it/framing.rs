@@ -124,7 +124,7 @@ fn requests_that_come_together_are_answered_at_the_same_time_and_in_their_order(
     three.push_str("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let stream = send(&server, three.as_bytes());
     // Both wait at once: one behind the other, the second would not have begun.
-    until(|| server.echo.begun.load(SeqCst) == 2);
+    until(|| server.echo.holds.load(SeqCst) == 2);
     server.echo.release.notify_one();
     server.echo.release.notify_one();
     let answer = to_end(stream);
@@ -137,7 +137,7 @@ fn requests_that_come_together_are_answered_at_the_same_time_and_in_their_order(
 fn a_caller_that_leaves_behind_several_requests_cancels_all_of_them() {
     let server = server();
     let stream = send(&server, &b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n".repeat(3));
-    until(|| server.echo.begun.load(SeqCst) == 3);
+    until(|| server.echo.holds.load(SeqCst) == 3);
     drop(stream);
     until(|| server.echo.dropped.load(SeqCst) == 3);
 }

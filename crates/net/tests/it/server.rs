@@ -35,7 +35,8 @@ impl Turn for Turns {
 #[derive(Clone, Default)]
 pub(crate) struct Echo {
     pub(crate) held: Arc<Notify>,
-    pub(crate) begun: Arc<AtomicUsize>,
+    /// Calls of `/hold` that were begun.
+    pub(crate) holds: Arc<AtomicUsize>,
     pub(crate) release: Arc<Notify>,
     pub(crate) dropped: Arc<AtomicUsize>,
     /// Messages of streams that were begun.
@@ -53,7 +54,7 @@ impl Drop for OnDrop {
 impl Echo {
     async fn hold(&self) {
         let _on_drop = OnDrop(Arc::clone(&self.dropped));
-        self.begun.fetch_add(1, SeqCst);
+        self.holds.fetch_add(1, SeqCst);
         self.held.notify_one();
         self.release.notified().await;
     }
