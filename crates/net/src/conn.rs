@@ -181,6 +181,9 @@ fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]
 }
 
 /// A stream that tells its [`Conn`] what moves.
+///
+/// It does not shut down when it is told to, but when it is dropped: what a peer is still sending would be answered with
+/// a reset that takes the last answer away.
 #[derive(Debug)]
 pub(crate) struct Watched<T> {
     inner: T,
@@ -239,8 +242,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
