@@ -217,8 +217,24 @@ def ragged() -> onnx.ModelProto:
     return model(nodes, inputs, outputs, constants)
 
 
+def accumulate() -> onnx.ModelProto:
+    """A stateful model: the sum of what a sequence has sent, and what it was told of the sequence."""
+    row = ["batch", 1]
+    nodes = [
+        h.make_node("Add", ["x", "sum_in"], ["sum"]),
+        h.make_node("Identity", ["sum"], ["sum_out"]),
+        h.make_node("Cast", ["corrid"], ["id"], to=T.FLOAT),
+        h.make_node("Concat", ["start", "end", "ready", "id"], ["told"], axis=1),
+    ]
+    inputs = [value("x", T.FLOAT, row), value("corrid", T.INT32, row), value("sum_in", T.FLOAT, row)]
+    inputs += [value(name, T.FLOAT, row) for name in ("start", "end", "ready")]
+    outputs = [value("sum", T.FLOAT, row), value("told", T.FLOAT, ["batch", 4]), value("sum_out", T.FLOAT, row)]
+    return model(nodes, inputs, outputs)
+
+
 def configured(root: Path) -> None:
     """Models that are nothing without a config.pbtxt, which the tests write."""
+    write(root / "accumulate.onnx", accumulate())
     write(root / "reshaped.onnx", reshaped())
     write(root / "optional.onnx", optional())
     write(root / "ragged.onnx", ragged())

@@ -2,7 +2,11 @@
 //!
 //! Not here: the wire (`xebec-serve`), queues and runs (`xebec-engine`).
 use crate::tensor::Tensor;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A decoded request. Its tensors may be views on the received bytes.
 #[derive(Debug)]
@@ -17,8 +21,39 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// How urgent it is, among the model's levels: 1 is the most urgent, 0 leaves it to the model.
     pub priority: u64,
+    /// Its place in a sequence, for a stateful model.
+    pub sequence: Option<SequenceMark>,
     /// When the server had read the request whole.
     pub received: Instant,
+}
+
+/// A request's place in a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceMark {
+    /// Which sequence.
+    pub id: CorrelationId,
+    /// It is the first.
+    pub start: bool,
+    /// It is the last.
+    pub end: bool,
+}
+
+/// The caller's name of a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CorrelationId {
+    /// Not 0.
+    Number(u64),
+    /// Not empty.
+    Text(Arc<str>),
+}
+
+impl fmt::Display for CorrelationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
 }
 
 /// The answer of one request.

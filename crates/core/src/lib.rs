@@ -21,7 +21,7 @@ pub mod resource;
 pub mod tensor;
 
 pub use error::{Code, InferError};
-pub use infer::{InferRequest, InferResponse, Timings};
+pub use infer::{CorrelationId, InferRequest, InferResponse, SequenceMark, Timings};
 pub use model::ModelInfo;
 pub use name::{ModelName, TenantId, Version};
 pub use permit::{Gate, Permit, Principal, Verb};

@@ -357,13 +357,13 @@ fn choose(entry: &Entry, face: &Face, version: Option<Version>) -> Result<Arc<dy
         let newest =
             face.versions.values().rev().find(|state| matches!(state, State::Ready(_) | State::Asleep));
         return match newest {
-            Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.served) as Arc<dyn Upstream>),
+            Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
             Some(_) => Err(InferError::NotResident { model: model() }),
             None => Err(InferError::NoVersions { model: model(), reason: face.reason() }),
         };
     };
     match face.versions.get(&wanted) {
-        Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.served) as Arc<dyn Upstream>),
+        Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
         Some(State::Asleep) => Err(InferError::NotResident { model: model() }),
         Some(_) => Err(InferError::VersionNotReady { model: model(), version: wanted.get() }),
         None => Err(InferError::UnknownVersion { model: model(), version: wanted.to_string() }),
@@ -413,7 +413,7 @@ impl Router for Catalog {
         let mut all = Vec::new();
         for entry in models.values() {
             let face = entry.face.load();
-            all.extend(face.ready().map(|(_, loaded)| Arc::clone(&loaded.served) as Arc<dyn Upstream>));
+            all.extend(face.ready().map(|(_, loaded)| Arc::clone(&loaded.upstream)));
         }
         all.sort_by(|a, b| (&a.info().name, a.info().version).cmp(&(&b.info().name, b.info().version)));
         all

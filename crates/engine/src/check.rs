@@ -221,6 +221,7 @@ mod tests {
             outputs,
             timeout: None,
             priority: 0,
+            sequence: None,
             received: Instant::now(),
         };
         check(info, None, &mut request).map_err(|error| error.message_for("7"))
@@ -238,6 +239,7 @@ mod tests {
             outputs: vec![],
             timeout: None,
             priority: 0,
+            sequence: None,
             received: Instant::now(),
         };
         assert_eq!(check(&info, None, &mut request), Ok(3));

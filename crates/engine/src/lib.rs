@@ -22,6 +22,7 @@ mod queue;
 pub mod repository;
 mod request;
 mod runner;
+mod sequence;
 pub mod served;
 
 pub use inline::TurnEnd;

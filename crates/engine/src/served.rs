@@ -236,6 +236,12 @@ impl Served {
         matches!(self.engine, Engine::Inline(_))
     }
 
+    /// When a request without a level of its own must have been started.
+    pub(crate) fn deadline_of(&self, request: &InferRequest, arrived: Instant) -> Option<Instant> {
+        let level = self.batching.level(request.priority, self.facts.info.name.as_str());
+        self.deadline(level.ok()?, request.timeout, arrived)
+    }
+
     fn deadline(&self, level: usize, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
         let policy = self.batching.policy(level);
         let asked = asked.filter(|_| policy.timeout_override);
@@ -379,7 +385,21 @@ impl Upstream for Served {
         &self.facts.metrics
     }
 
-    fn submit(&self, _: &Permit, mut request: InferRequest, reply: Reply) {
+    fn submit(&self, _: &Permit, request: InferRequest, reply: Reply) {
+        if request.sequence.is_some() {
+            let model = &self.facts.info.name;
+            return reply.send(Err(InferError::invalid_hint(
+                format!("model '{model}' is not stateful: a request to it is of no sequence"),
+                "leave sequence_id, sequence_start and sequence_end out",
+            )));
+        }
+        self.enqueue(request, None, reply);
+    }
+}
+
+impl Served {
+    /// Takes a request, checked by nobody yet. A deadline that was given takes the place of the model's own.
+    pub(crate) fn enqueue(&self, mut request: InferRequest, deadline: Option<Option<Instant>>, reply: Reply) {
         let rows = match check(&self.facts.info, self.facts.edges.as_deref(), &mut request) {
             Ok(rows) => rows,
             Err(error) => return reply.send(Err(error)),
@@ -394,7 +414,7 @@ impl Upstream for Served {
         };
         let arrived = Instant::now();
         let pending = Pending {
-            deadline: self.deadline(level, request.timeout, arrived),
+            deadline: deadline.unwrap_or_else(|| self.deadline(level, request.timeout, arrived)),
             level,
             late: false,
             id: request.id,

@@ -27,12 +27,14 @@ pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
 /// Extensions of the protocol that are always offered, as `/v2` lists them.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 9] = [
     "binary_tensor_data",
     "classification",
     "logging",
     "model_configuration",
     "model_repository",
     "parameters",
+    "sequence",
+    "sequence(string_id)",
     "statistics",
 ];

@@ -3,7 +3,7 @@
 //! What the protocol reserves is honoured or refused by name; a caller's own parameters mean nothing here.
 use crate::memory::Slice;
 use std::{borrow::Cow, time::Duration};
-use xebec_core::InferError;
+use xebec_core::{CorrelationId, InferError, SequenceMark};
 
 /// Most inputs, and most requested outputs, of one request: more than any model has, and few enough that a request of
 /// nothing but empty ones costs little.
@@ -21,6 +21,9 @@ const CLASSES: &str = "a number of classes, at most 4096";
 
 const PRIORITY: &str = "a whole number: 1 for the most urgent, 0 for the model's default";
 
+/// Longest id of a sequence, as in Triton.
+const MOST_ID_BYTES: usize = 128;
+
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
@@ -36,7 +39,7 @@ pub(crate) fn too_many(what: &str) -> InferError {
 }
 
 /// Parameters of a whole request.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct RequestParameters {
     /// How long it may wait.
     pub(crate) timeout: Option<Duration>,
@@ -46,6 +49,9 @@ pub(crate) struct RequestParameters {
     pub(crate) binary_output: bool,
     /// Whether the last answer to a message of a stream is to say that it is.
     pub(crate) final_response: bool,
+    sequence_id: Option<CorrelationId>,
+    sequence_start: bool,
+    sequence_end: bool,
 }
 
 /// Parameters of one input or requested output.
@@ -78,6 +84,12 @@ fn wrong(name: &str, wants: &str) -> InferError {
 }
 
 impl RequestParameters {
+    /// The request's place in a sequence, if it is of one.
+    pub(crate) fn sequence(&self) -> Option<SequenceMark> {
+        let id = self.sequence_id.clone()?;
+        Some(SequenceMark { id, start: self.sequence_start, end: self.sequence_end })
+    }
+
     /// Takes one parameter in.
     pub(crate) fn take(&mut self, name: &str, value: &Value<'_>) -> Result<(), InferError> {
         match (name, value) {
@@ -101,15 +113,21 @@ impl RequestParameters {
                     "leave it out: no header of a request reaches a model",
                 ));
             }
-            ("sequence_id", Value::Whole(0)) | ("sequence_start" | "sequence_end", Value::Bool(false)) => (),
-            ("sequence_id", Value::Text(id)) if id.is_empty() => (),
-            ("sequence_id" | "sequence_start" | "sequence_end", _) => {
-                let hint = "keep the state in the client and send it with each request";
-                return Err(unsupported(
-                    format!("parameter '{name}': stateful models are not offered by this version"),
-                    hint,
-                ));
+            ("sequence_id", Value::Whole(id)) => {
+                // Ids of 64 bits that are above the signed ones come as negative numbers.
+                let id = id.cast_unsigned();
+                self.sequence_id = (id > 0).then_some(CorrelationId::Number(id));
             }
+            ("sequence_id", Value::Text(id)) if id.len() > MOST_ID_BYTES => {
+                return Err(wrong(name, "a number or a text of at most 128 bytes"));
+            }
+            ("sequence_id", Value::Text(id)) => {
+                self.sequence_id = (!id.is_empty()).then(|| CorrelationId::Text(id.as_ref().into()));
+            }
+            ("sequence_id", _) => return Err(wrong(name, "a number or a text of at most 128 bytes")),
+            ("sequence_start", Value::Bool(start)) => self.sequence_start = *start,
+            ("sequence_end", Value::Bool(end)) => self.sequence_end = *end,
+            ("sequence_start" | "sequence_end", _) => return Err(wrong(name, "true or false")),
             _ if name.starts_with("triton_") => {
                 return Err(InferError::invalid_hint(
                     format!("parameter keys starting with 'triton_' are reserved for Triton usage: '{name}'"),
@@ -170,14 +188,7 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused_by_name_and_what_means_nothing_is_not() {
         let mut parameters = RequestParameters::default();
-        for (name, value) in [
-            ("sequence_id", Value::Whole(7)),
-            ("sequence_id", Value::Text("a".into())),
-            ("sequence_start", Value::Bool(true)),
-            ("headers", Value::Text("x".into())),
-            ("headers", Value::Real),
-            ("sequence_start", Value::Text("false".into())),
-        ] {
+        for (name, value) in [("headers", Value::Text("x".into())), ("headers", Value::Real)] {
             let error = parameters.take(name, &value).unwrap_err();
             assert_eq!(error.code(), Code::Unsupported, "{name}");
             assert!(error.to_string().contains(name));

@@ -139,8 +139,15 @@ pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
     let permit = Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, Some(&name)).unwrap();
     let upstream = catalog.route(&permit, None).unwrap();
-    let request =
-        InferRequest { id, inputs, outputs: vec![], timeout: None, priority: 0, received: Instant::now() };
+    let request = InferRequest {
+        id,
+        inputs,
+        outputs: vec![],
+        timeout: None,
+        priority: 0,
+        sequence: None,
+        received: Instant::now(),
+    };
     let (to, from) = sync_channel(1);
     upstream.submit(&permit, request, Box::new(Slot(to)));
     Waiting(from)

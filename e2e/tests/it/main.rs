@@ -21,6 +21,7 @@ mod operation;
 mod protocol_client;
 mod quantize;
 mod rpc;
+mod sequences;
 mod stream;
 mod threads;
 mod triton_client;

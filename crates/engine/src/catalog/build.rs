@@ -8,9 +8,10 @@ use super::{
     entry::{Entry, Loaded, State, Wanted},
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, LoadError},
     onnx,
     repository::{Candidate, complete, stamp::Stamp, sums::Sums},
+    sequence::{Sequenced, plan},
     served::{Guard, Served},
 };
 use std::{
@@ -19,7 +20,7 @@ use std::{
     sync::{Arc, Weak},
     time::Instant,
 };
-use xebec_core::{Version, port::Upstream as _};
+use xebec_core::{Version, port::Upstream};
 
 /// How often files are read again that were replaced while they were loaded.
 const TRIES: usize = 3;
@@ -61,6 +62,13 @@ struct Files {
     stamp: Stamp,
 }
 
+/// A version that runs.
+struct Started {
+    served: Arc<Served>,
+    sequenced: Option<Arc<Sequenced>>,
+    lease: Option<Arc<Lease>>,
+}
+
 impl Builder<'_> {
     /// Loads a version, warms it up and measures it.
     pub(super) fn build(&self, version: Version) -> Result<Loaded, CatalogError> {
@@ -79,12 +87,18 @@ impl Builder<'_> {
                 tracing::info!(path = %path.display(), "replaced while it was loaded");
                 continue;
             }
-            let (served, lease) = outcome?;
+            let Started { served, sequenced, lease } = outcome?;
             let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
             served.metrics().load_us.set(load_us);
             let candidate = self.wanted.candidate.clone();
+            let upstream: Arc<dyn Upstream> = match &sequenced {
+                Some(sequenced) => Arc::<Sequenced>::clone(sequenced),
+                None => Arc::<Served>::clone(&served),
+            };
             return Ok(Loaded {
-                served: Arc::new(served),
+                upstream,
+                served,
+                sequenced,
                 candidate,
                 stamp,
                 lease,
@@ -123,9 +137,16 @@ impl Builder<'_> {
         path: &Path,
         graph: onnx::Model,
         stamp: &Stamp,
-    ) -> Result<(Served, Option<Arc<Lease>>), CatalogError> {
+    ) -> Result<Started, CatalogError> {
         let candidate = &self.wanted.candidate;
-        let mut plan = complete::plan(candidate, version, &graph, &self.settings.defaults)?;
+        let defaults = &self.settings.defaults;
+        let stateful = plan::read(candidate, defaults.instances.unwrap_or(defaults.cores))?;
+        let candidate = stateful.as_ref().map_or(candidate, |(_, inner)| inner);
+        let mut plan = complete::plan(candidate, version, &graph, defaults)?;
+        if stateful.is_some() {
+            // An answer lets the next request of its sequence run: not in the middle of a run on an I/O core.
+            plan.instances.get_or_insert(plan.cores);
+        }
         let lease = self.lease(bytes(stamp, 1))?;
         plan.observer.clone_from(&self.settings.observer);
         plan.metrics = self.entry.metrics(version);
@@ -137,7 +158,11 @@ impl Builder<'_> {
         if let Some(lease) = &lease {
             lease.set(bytes(stamp, served.sessions()));
         }
-        Ok((served, lease))
+        let served = Arc::new(served);
+        let layer = |(plan, _)| Sequenced::start(Arc::clone(&served), plan);
+        let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
+        let sequenced = stateful.map(layer).transpose().map_err(threads)?;
+        Ok(Started { served, sequenced, lease })
     }
 
     fn lease(&self, bytes: u64) -> Result<Option<Arc<Lease>>, CatalogError> {

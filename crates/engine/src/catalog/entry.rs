@@ -2,7 +2,7 @@
 //!
 //! What callers see is a [`Face`], read without a lock and replaced as a whole. Only a loader that has the model's
 //! order changes it, but for an eviction, which any loader may do.
-use crate::{repository::Candidate, repository::stamp::Stamp, served::Served};
+use crate::{repository::Candidate, repository::stamp::Stamp, sequence::Sequenced, served::Served};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use xebec_core::{
     InferError, ModelName, Version,
     metrics::ModelMetrics,
-    port::{Done, ModelRow, ModelState},
+    port::{Done, ModelRow, ModelState, Upstream},
 };
 
 use super::budget::Lease;
@@ -65,7 +65,12 @@ pub(super) enum State {
 
 /// A version in memory.
 pub(super) struct Loaded {
+    /// What callers talk to.
+    pub(super) upstream: Arc<dyn Upstream>,
+    /// The model itself.
     pub(super) served: Arc<Served>,
+    /// The layer of a stateful model.
+    pub(super) sequenced: Option<Arc<Sequenced>>,
     /// What it was loaded from.
     pub(super) candidate: Candidate,
     pub(super) stamp: Stamp,

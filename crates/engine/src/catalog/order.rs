@@ -77,7 +77,10 @@ impl Core {
                 continue;
             }
             match self.build(&entry, &wanted, *version) {
-                Ok(loaded) => drop(fresh.insert(*version, Arc::new(loaded))),
+                Ok(loaded) => {
+                    loaded.follow(&before, *version);
+                    fresh.insert(*version, Arc::new(loaded));
+                }
                 Err(error) => drop(failed.insert(*version, error)),
             }
         }
@@ -160,7 +163,12 @@ impl Core {
     fn evict(&self, keep: &Entry) -> bool {
         let models = self.models.load();
         let others = models.values().filter(|entry| entry.name != keep.name);
-        let resident = others.filter(|entry| entry.face.load().ready().next().is_some());
+        let resident = others.filter(|entry| {
+            let face = entry.face.load();
+            let mut ready = face.ready().peekable();
+            // A sequence that has begun is lost with its model.
+            ready.peek().is_some() && ready.all(|(_, loaded)| loaded.is_idle())
+        });
         let Some(oldest) = resident.min_by_key(|entry| entry.used.load(Relaxed)) else { return false };
         let before = oldest.face.load_full();
         oldest.update(|face| {
@@ -176,6 +184,22 @@ impl Core {
 }
 
 impl Loaded {
+    /// Ends what an older revision has begun: the same version before, or else the newest before it.
+    fn follow(&self, before: &Face, version: Version) {
+        let older = before.ready().rfind(|(other, _)| *other <= version);
+        let older = older.or_else(|| before.ready().next_back());
+        if let Some(sequenced) = &self.sequenced
+            && let Some(older) = older.and_then(|(_, loaded)| loaded.sequenced.clone())
+        {
+            sequenced.follow(older);
+        }
+    }
+
+    /// Whether it can be sent out of memory without losing anything.
+    fn is_idle(&self) -> bool {
+        self.sequenced.as_ref().is_none_or(|sequenced| sequenced.is_idle())
+    }
+
     /// Its memory is on the way back.
     fn leave(&self) {
         self.lease.iter().for_each(|lease| lease.leave());

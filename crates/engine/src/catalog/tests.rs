@@ -138,6 +138,7 @@ impl House {
             outputs: vec![],
             timeout: None,
             priority: 0,
+            sequence: None,
             received: Instant::now(),
         };
         let (to, from) = mpsc::sync_channel(1);

@@ -20,7 +20,9 @@ mod shapes;
 mod tuning;
 mod warmup;
 
+pub(crate) use answer::config_type;
 pub use files::Labels;
+pub(crate) use files::read as read_file;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,12 @@ pub struct Defaults {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Misfit(String);
+
+impl Misfit {
+    pub(crate) fn new(problem: String) -> Self {
+        Self(problem)
+    }
+}
 
 /// Makes the plan by which a version of a candidate is served.
 ///

@@ -162,7 +162,7 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         max_batch_size: -1
         input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] is_shape_tensor: true } ]
         instance_group [ { kind: KIND_MODEL profile: [ "1" ] } ]
-        sequence_batching { max_sequence_idle_microseconds: 5 }
+        sequence_batching { iterative_sequence: true }
         response_cache { enable: true }
         model_transaction_policy { decoupled: true }
         optimization { cuda { graphs: true } input_pinned_memory { enable: true } priority: PRIORITY_MAX }
@@ -174,7 +174,7 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         "input.is_shape_tensor",
         "KIND_MODEL",
         "instance_group.profile",
-        "sequence_batching",
+        "sequence_batching.iterative_sequence true",
         "response_cache.enable true",
         "model_transaction_policy.decoupled true",
         "optimization.cuda",

@@ -188,6 +188,7 @@ fn send_urgent(
         outputs: vec![],
         timeout,
         priority,
+        sequence: None,
         received: Instant::now(),
     };
     let (to, from) = sync_channel(1);

@@ -101,8 +101,9 @@ pub(super) fn request(
         places.filter_map(|(at, input): (_, &mut Input<'_>)| Some((at, input.slice.take()?))).collect();
     let elsewhere: Vec<usize> = shared.inputs.iter().map(|(at, _)| *at).collect();
     let inputs = tensors(message, inputs, &elsewhere, &raw, info)?;
+    let sequence = parameters.sequence();
     let RequestParameters { timeout, priority, .. } = parameters;
-    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, received };
+    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, sequence, received };
     Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
 }
 
@@ -204,7 +205,8 @@ fn choice(bytes: &[u8]) -> Result<Value<'_>, InferError> {
             (2, Content::Varint(number)) => Value::Whole(number.cast_signed()),
             (3, content) => Value::Text(content.text()?.into()),
             (4, Content::Fixed64(_)) => Value::Real,
-            (5, Content::Varint(number)) => Value::Whole(i64::try_from(number).unwrap_or(i64::MAX)),
+            // An id of a sequence may have all 64 bits; every other number that has them is too large for what it means.
+            (5, Content::Varint(number)) => Value::Whole(number.cast_signed()),
             (1..=5, _) => return Err(malformed("a parameter has the wrong wire type")),
             _ => continue,
         };

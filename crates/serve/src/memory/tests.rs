@@ -39,7 +39,15 @@ fn tensor(name: &str, data: &[u8]) -> Tensor {
 
 fn request() -> InferRequest {
     let (inputs, received) = (vec![tensor("x", b""), tensor("z", b"")], Instant::now());
-    InferRequest { id: String::new(), inputs, outputs: Vec::new(), timeout: None, priority: 0, received }
+    InferRequest {
+        id: String::new(),
+        inputs,
+        outputs: Vec::new(),
+        timeout: None,
+        priority: 0,
+        sequence: None,
+        received,
+    }
 }
 
 fn response(outputs: Vec<Tensor>) -> InferResponse {

@@ -115,6 +115,8 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
             "model_configuration",
             "model_repository",
             "parameters",
+            "sequence",
+            "sequence(string_id)",
             "statistics",
             "system_shared_memory"
         ]

@@ -10,7 +10,7 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
         "name": "triton", "version": "1.2.3",
         "extensions": [
             "binary_tensor_data", "classification", "logging", "model_configuration",
-            "model_repository", "parameters", "statistics",
+            "model_repository", "parameters", "sequence", "sequence(string_id)", "statistics",
             "system_shared_memory",
         ],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},

@@ -162,7 +162,7 @@ fn bodies_that_are_no_request_are_refused_and_the_server_goes_on() {
         (with("[1,2]", "FLOAT"), 400, "'FLOAT' is not a datatype"),
         (with("[1]", "FP32"), 400, "input 'x' has 1 elements in data where shape [1,2] needs 2"),
         (with("[1,300]", "UINT8"), 400, "input 'x' element 1: 300 does not fit UINT8"),
-        (br#"{"inputs":[],"parameters":{"sequence_id":1}}"#.to_vec(), 501, "parameter 'sequence_id'"),
+        (br#"{"inputs":[],"parameters":{"sequence_id":1.5}}"#.to_vec(), 400, "parameter 'sequence_id'"),
     ] {
         let answer = infer(&server, &body);
         assert_eq!(answer.status, status, "{part}: {}", answer.text());

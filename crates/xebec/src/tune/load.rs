@@ -265,6 +265,7 @@ impl<'a> Thread<'a> {
             outputs: Vec::new(),
             timeout: None,
             priority: 0,
+            sequence: None,
             received: now,
         };
         self.stretch.served.submit(&self.permit, request, Box::new(Slot { lane, to: self.to.clone() }));

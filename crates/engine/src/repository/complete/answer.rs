@@ -70,7 +70,7 @@ fn config_output(info: &TensorInfo, batched: bool, given: &[ModelOutput]) -> Mod
     ModelOutput { name, data_type, dims: config_dims(info, batched), ..given }
 }
 
-pub(super) fn config_type(datatype: Datatype) -> DataType {
+pub(crate) fn config_type(datatype: Datatype) -> DataType {
     match datatype {
         Datatype::Bool => DataType::TypeBool,
         Datatype::Uint8 => DataType::TypeUint8,

@@ -20,7 +20,7 @@ const MOST_BYTES_OF_A_LABEL: usize = 1000;
 pub type Labels = BTreeMap<String, Arc<[Box<str>]>>;
 
 /// Reads a file below `folder`, of `most` bytes at most. `field` is how the configuration names it.
-pub(super) fn read(folder: Option<&Path>, field: &str, name: &str, most: u64) -> Result<Vec<u8>, Misfit> {
+pub(crate) fn read(folder: Option<&Path>, field: &str, name: &str, most: u64) -> Result<Vec<u8>, Misfit> {
     let fault = |problem: String| Misfit(format!("{field} \"{name}\": {problem}"));
     let folder = folder.ok_or_else(|| fault("a model without a folder has no files beside it".into()))?;
     let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));

@@ -245,7 +245,46 @@ pub const FIELDS: &[Field] = &[
         "most requests that wait; 0 means the server's default",
         "a_full_queue_refuses_with_its_limit_and_the_server_goes_on",
     ),
-    refused("sequence_batching", "stateful models are not served; keep the state in the client"),
+    honoured(
+        "sequence_batching.max_sequence_idle_microseconds",
+        "a sequence that asks nothing for so long is over; 1 s if not given",
+        "an_idle_sequence_is_over_and_its_place_goes_to_who_waits",
+    ),
+    honoured(
+        "sequence_batching.control_input",
+        "inputs of the graph that callers do not see; `CORRID` takes TYPE_UINT64, TYPE_INT64, TYPE_UINT32, TYPE_INT32 or TYPE_STRING",
+        "controls_tell_the_model_of_its_sequence",
+    ),
+    honoured(
+        "sequence_batching.state",
+        "kept here between two requests of a sequence; zeros at first, or a file below `initial_state` in the model's folder",
+        "a_sequence_adds_up_over_its_own_state",
+    ),
+    honoured(
+        "sequence_batching.state.use_same_buffer_for_input_output",
+        "changes nothing: a state is copied once",
+        "a_sequence_adds_up_over_its_own_state",
+    ),
+    refused("sequence_batching.state.use_growable_memory", "it is memory of a GPU; leave it out"),
+    honoured(
+        "sequence_batching.direct",
+        "as many sequences at the same time as all instances have rows; a run waits for `minimum_slot_utilization` of its rows, `max_queue_delay_microseconds` at most",
+        "places_are_those_of_the_strategy",
+    ),
+    honoured(
+        "sequence_batching.oldest",
+        "`max_candidate_sequences` at the same time; sizes, delay and order as of dynamic_batching",
+        "places_are_those_of_the_strategy",
+    ),
+    honoured(
+        "sequence_batching.iterative_sequence",
+        "`false`: a request has one run",
+        "everything_that_is_not_honoured_is_named_at_once",
+    ),
+    refused(
+        "sequence_batching.iterative_sequence true",
+        "a request has one run; send the next request of the sequence from the client",
+    ),
     refused("ensemble_scheduling", "call the models one after another from the client"),
     honoured("instance_group.name", "has no meaning here", "a_config_in_tritons_usual_spelling_parses"),
     honoured(

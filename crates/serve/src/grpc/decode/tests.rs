@@ -2,7 +2,7 @@
 use super::*;
 use proptest::prelude::*;
 use prost::Message as _;
-use xebec_core::{Code, ModelName, Version, model::TensorInfo};
+use xebec_core::{Code, CorrelationId, ModelName, SequenceMark, Version, model::TensorInfo};
 use xebec_net::wire::inference::{
     InferParameter, InferTensorContents, ModelInferRequest,
     infer_parameter::ParameterChoice,
@@ -228,16 +228,19 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
         let decoded = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap();
         assert_eq!(decoded.timeout, Some(std::time::Duration::from_micros(1500)));
     }
-    for (name, choice) in [
-        ("sequence_id", ParameterChoice::StringParam("s".into())),
-        ("sequence_id", ParameterChoice::Uint64Param(u64::MAX)),
-        ("sequence_start", ParameterChoice::BoolParam(true)),
-        ("headers", ParameterChoice::StringParam("x".into())),
+    let parameters = [("headers".to_owned(), parameter(ParameterChoice::StringParam("x".into())))].into();
+    let error = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap_err();
+    assert!(error.code() == Code::Unsupported && error.to_string().contains("headers"), "{error}");
+    for (choice, id) in [
+        (ParameterChoice::StringParam("s".into()), CorrelationId::Text("s".into())),
+        (ParameterChoice::Uint64Param(u64::MAX), CorrelationId::Number(u64::MAX)),
+        (ParameterChoice::Uint64Param(u64::MAX - 1), CorrelationId::Number(u64::MAX - 1)),
+        (ParameterChoice::Int64Param(7), CorrelationId::Number(7)),
     ] {
-        let parameters = [(name.to_owned(), parameter(choice))].into();
-        let error = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap_err();
-        assert_eq!(error.code(), Code::Unsupported, "{name}");
-        assert!(error.to_string().contains(name));
+        let start = ("sequence_start".to_owned(), parameter(ParameterChoice::BoolParam(true)));
+        let parameters = [("sequence_id".to_owned(), parameter(choice)), start].into();
+        let decoded = decode(&ModelInferRequest { parameters, ..ModelInferRequest::default() }).unwrap();
+        assert_eq!(decoded.sequence, Some(SequenceMark { id, start: true, end: false }));
     }
     for (choice, priority) in [
         (ParameterChoice::Uint64Param(2), Some(2)),

@@ -1,6 +1,6 @@
 //! Bodies of REST, right and wrong.
 use super::*;
-use xebec_core::{Code, ModelName, Version, model::TensorInfo};
+use xebec_core::{Code, CorrelationId, ModelName, SequenceMark, Version, model::TensorInfo};
 
 mod answers;
 mod round_trip;
@@ -345,14 +345,32 @@ fn a_request_of_nothing_but_empty_tensors_is_refused_before_it_costs_memory() {
 #[test]
 fn what_is_not_offered_keeps_its_status_although_it_stood_in_json() {
     for (body, name) in [
-        (r#"{"parameters":{"sequence_id":7},"inputs":[]}"#, "sequence_id"),
-        (r#"{"parameters":{"sequence_id":"s"},"inputs":[]}"#, "sequence_id"),
         (r#"{"parameters":{"headers":"x"},"inputs":[]}"#, "headers"),
         (r#"{"parameters":{"headers":{"a":"b"}},"inputs":[]}"#, "headers"),
     ] {
         let error = parse_json(body).unwrap_err();
         assert_eq!(error.code(), Code::Unsupported, "{body}");
         assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[test]
+fn a_place_in_a_sequence_is_taken_and_nonsense_in_its_place_is_not() {
+    let sequence = |parameters: &str| {
+        let body = format!(r#"{{"parameters":{{{parameters}}},"inputs":[]}}"#);
+        parse_json(&body).map(|parsed| parsed.request.sequence)
+    };
+    let mark = |id, start, end| Some(SequenceMark { id, start, end });
+    let number = r#""sequence_id":7,"sequence_start":true"#;
+    assert_eq!(sequence(number).unwrap(), mark(CorrelationId::Number(7), true, false));
+    let text = r#""sequence_end":true,"sequence_id":"s""#;
+    assert_eq!(sequence(text).unwrap(), mark(CorrelationId::Text("s".into()), false, true));
+    for none in [r#""sequence_id":0"#, r#""sequence_id":"" "#, r#""sequence_start":true"#] {
+        assert_eq!(sequence(none).unwrap(), None, "{none}");
+    }
+    let long = format!(r#""sequence_id":"{}" "#, "x".repeat(129));
+    for wrong in [r#""sequence_id":1.5"#, r#""sequence_id":true"#, r#""sequence_end":1"#, &long] {
+        assert_eq!(sequence(wrong).unwrap_err().code(), Code::InvalidArgument, "{wrong}");
     }
 }
 

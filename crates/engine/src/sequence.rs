@@ -1,0 +1,300 @@
+//! Stateful models: requests of one sequence run one after the other, over the state that the last one left.
+//!
+//! A layer before a served model. Callers see the model without the inputs that tell it of sequences and without its
+//! state; here they are added to each request, and the state is taken out of each answer and kept for the next.
+//! Requests of different sequences share runs as those of any model do. Invariant: a state never leaves its sequence,
+//! and a sequence never leaves its tenant.
+//!
+//! Not here: which request is next (`table`), what a configuration says (`plan`), runs (`served`).
+//!
+//! # Source
+//! Triton Inference Server, "Stateful Models" and "Implicit State Management".
+use crate::{check::check, queue::Left, served::Served};
+use clock::Clock;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use table::{Refusal, Step, Table};
+use xebec_core::{
+    CorrelationId, InferError, InferRequest, InferResponse, ModelInfo, Permit, TenantId, Tensor,
+    metrics::ModelMetrics,
+    model_config::ModelConfig,
+    port::{Answer, Reply, Upstream},
+};
+
+mod clock;
+pub(crate) mod plan;
+mod table;
+#[cfg(test)]
+#[cfg(feature = "engine-rten")]
+mod tests;
+
+pub(crate) use plan::Plan;
+
+/// A stateful model.
+pub(crate) struct Sequenced {
+    shared: Arc<Shared>,
+    /// The revision before this one, for as long as it has sequences.
+    before: Mutex<Option<Arc<Sequenced>>>,
+}
+
+struct Shared {
+    served: Arc<Served>,
+    info: ModelInfo,
+    config: ModelConfig,
+    plan: Plan,
+    table: Mutex<Table<Key, Job, State>>,
+    clock: Arc<Clock>,
+}
+
+type Key = (TenantId, CorrelationId);
+
+/// The state inputs of the next run, in the order of the plan.
+type State = Arc<[Tensor]>;
+
+/// A request that waits for its turn.
+struct Job {
+    request: InferRequest,
+    deadline: Option<Instant>,
+    reply: Reply,
+}
+
+impl table::Job for Job {
+    fn left(&self, now: Instant) -> Option<Left> {
+        if self.reply.is_gone() {
+            return Some(Left::Gone);
+        }
+        self.deadline.is_some_and(|deadline| deadline <= now).then_some(Left::Expired)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+impl Sequenced {
+    /// Puts the layer before a model.
+    ///
+    /// # Errors
+    /// The system has no room for the thread that ends idle sequences.
+    pub(crate) fn start(served: Arc<Served>, plan: Plan) -> std::io::Result<Arc<Self>> {
+        let info = plan.outward(served.info());
+        let config = plan.outward_config(served.config(), &info);
+        let rules = plan.rules(served.batching().queue.max_queue);
+        let table = Mutex::new(Table::new(rules, plan.initial()));
+        let clock = Clock::new();
+        let shared = Arc::new(Shared { served, info, config, plan, table, clock: Arc::clone(&clock) });
+        let ticking = Arc::downgrade(&shared);
+        clock.start(shared.info.name.as_str(), move || {
+            if let Some(shared) = ticking.upgrade() {
+                shared.step(|table, now| table.tick(now));
+            }
+        })?;
+        Ok(Arc::new(Self { shared, before: Mutex::new(None) }))
+    }
+
+    /// Takes the place of another revision: what that one has begun, it ends.
+    pub(crate) fn follow(&self, before: Arc<Self>) {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    }
+
+    /// Whether it has no sequence.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.lock().is_empty() && self.before().is_none()
+    }
+
+    /// The revision before, while it has sequences.
+    fn before(&self) -> Option<Arc<Self>> {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.as_ref().is_some_and(|before| before.is_idle()) {
+            *before = None;
+        }
+        before.clone()
+    }
+}
+
+impl Upstream for Sequenced {
+    fn info(&self) -> &ModelInfo {
+        &self.shared.info
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.shared.config
+    }
+
+    fn labels(&self, output: &str) -> &[Box<str>] {
+        self.shared.served.labels(output)
+    }
+
+    fn metrics(&self) -> &ModelMetrics {
+        self.shared.served.metrics()
+    }
+
+    fn submit(&self, permit: &Permit, mut request: InferRequest, reply: Reply) {
+        let shared = &self.shared;
+        let Some(mark) = request.sequence.clone() else {
+            return reply.send(Err(shared.no_id()));
+        };
+        let key = (permit.tenant().clone(), mark.id);
+        if !mark.start
+            && !shared.lock().knows(&key)
+            && let Some(before) = self.before().filter(|before| before.has(&key))
+        {
+            return before.submit(permit, request, reply);
+        }
+        let checked = check(&shared.info, None, &mut request).and_then(|rows| shared.fits(&key.1, rows));
+        if let Err(error) = checked {
+            return reply.send(Err(error));
+        }
+        let arrived = Instant::now();
+        let deadline = shared.served.deadline_of(&request, arrived);
+        let job = Job { request, deadline, reply };
+        shared.step(|table, now| table.arrive(key, (mark.start, mark.end), job, now));
+    }
+}
+
+impl Sequenced {
+    /// Whether it, or a revision before it, has begun a sequence.
+    fn has(&self, key: &Key) -> bool {
+        self.shared.lock().knows(key) || self.before().is_some_and(|before| before.has(key))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.clock.stop();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Table<Key, Job, State>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn no_id(&self) -> InferError {
+        let model = &self.info.name;
+        InferError::invalid_hint(
+            format!(
+                "inference request to model '{model}' must specify a non-zero or non-empty correlation ID"
+            ),
+            "the model is stateful: send sequence_id, and sequence_start with the first request",
+        )
+    }
+
+    fn fits(&self, id: &CorrelationId, rows: u32) -> Result<(), InferError> {
+        if rows != 1 {
+            let model = &self.info.name;
+            return Err(InferError::invalid_hint(
+                format!("inference request batch-size must be 1 for '{model}', which is stateful"),
+                "send one row of one sequence a request; requests of several sequences share runs by themselves",
+            ));
+        }
+        self.plan.check_id(id)
+    }
+
+    /// Changes the table and does what follows from it, outside of its lock.
+    fn step(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Table<Key, Job, State>, Instant) -> Vec<Step<Key, Job, State>>,
+    ) {
+        let mut table = self.lock();
+        let steps = change(&mut table, Instant::now());
+        let next = table.next_event();
+        drop(table);
+        self.clock.set(next);
+        for step in steps {
+            match step {
+                Step::Run { key, job, start, end, state } => self.run(key, job, (start, end), &state),
+                Step::Leave(job, refusal) => {
+                    let error = self.explain(&job, refusal);
+                    job.reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    fn explain(&self, job: &Job, refusal: Refusal) -> InferError {
+        let model = self.info.name.to_string();
+        match refusal {
+            Refusal::Left(Left::Gone) => InferError::Cancelled,
+            Refusal::Left(Left::Expired) => InferError::Timeout,
+            Refusal::Full => InferError::QueueFull { model, limit: self.served.batching().queue.max_queue },
+            Refusal::NotStarted => {
+                let id = job.request.sequence.as_ref().map(|mark| mark.id.to_string()).unwrap_or_default();
+                InferError::invalid_hint(
+                    format!(
+                        "inference request for sequence {id} to model '{model}' must specify the START flag on the first request of the sequence"
+                    ),
+                    "it never began, has ended, or was idle for longer than max_sequence_idle_microseconds",
+                )
+            }
+        }
+    }
+
+    fn run(self: &Arc<Self>, key: Key, job: Job, (start, end): (bool, bool), state: &[Tensor]) {
+        let Job { mut request, deadline, reply } = job;
+        request.inputs.extend(self.plan.controls(&key.1, start, end));
+        request.inputs.extend(state.iter().cloned());
+        // All come, for the state is among them; the caller gets what it asked for.
+        let wanted = std::mem::take(&mut request.outputs);
+        let turn = Turn { shared: Arc::clone(self), key: Some(key), reply: Some(reply), wanted };
+        self.served.enqueue(request, Some(deadline), Box::new(turn));
+    }
+
+    /// Takes the state out of an answer and leaves what its caller wants.
+    fn split(&self, response: &mut InferResponse, wanted: &[String]) -> Option<State> {
+        let state = self.plan.state(&response.outputs)?;
+        let place = |tensor: &Tensor| wanted.iter().position(|name| **name == *tensor.name);
+        response.outputs.retain(|tensor| match wanted {
+            [] => self.info.outputs.iter().any(|output| output.name == tensor.name),
+            _ => place(tensor).is_some(),
+        });
+        response.outputs.sort_by_key(place);
+        Some(state)
+    }
+}
+
+/// The answer to a run of a sequence: keeps the state, and lets the next one run.
+struct Turn {
+    shared: Arc<Shared>,
+    /// `None` once the run is over.
+    key: Option<Key>,
+    reply: Option<Reply>,
+    wanted: Vec<String>,
+}
+
+impl Turn {
+    fn finish(&mut self, state: Option<State>) {
+        if let Some(key) = self.key.take() {
+            self.shared.step(|table, now| table.finish(&key, state, now));
+        }
+    }
+}
+
+impl Answer for Turn {
+    fn is_gone(&self) -> bool {
+        self.reply.as_ref().is_none_or(|reply| reply.is_gone())
+    }
+
+    fn send(mut self: Box<Self>, outcome: Result<InferResponse, InferError>) {
+        let (outcome, state) = match outcome {
+            Ok(mut response) => match self.shared.split(&mut response, &self.wanted) {
+                Some(state) => (Ok(response), Some(state)),
+                None => (Err(InferError::Internal("the run left no state".into())), None),
+            },
+            Err(error) => (Err(error), None),
+        };
+        if let Some(reply) = self.reply.take() {
+            reply.send(outcome);
+        }
+        self.finish(state);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Dropped without an answer, the run broke: the sequence goes on from where it was.
+        self.finish(None);
+    }
+}
