@@ -23,6 +23,8 @@ pub struct InferRequest {
     pub priority: u64,
     /// Its place in a sequence, for a stateful model.
     pub sequence: Option<SequenceMark>,
+    /// Whether it is a message of a stream.
+    pub streamed: bool,
     /// When the server had read the request whole.
     pub received: Instant,
 }
@@ -76,4 +78,6 @@ pub struct Timings {
     pub compute_infer: Duration,
     /// Cutting the outputs of its batch.
     pub compute_output: Duration,
+    /// Whether the answer was kept from another request, so that nothing ran and nothing waited for a run.
+    pub cached: bool,
 }

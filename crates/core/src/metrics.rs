@@ -161,6 +161,8 @@ pub struct TenantMetrics {
     pub compute_infer_ns: Counter,
     /// Sum of output times, in nanoseconds.
     pub compute_output_ns: Counter,
+    /// Requests that an answer was kept for, and others.
+    pub cache: CacheCounts,
     phases: [Histogram; 5],
 }
 
@@ -209,8 +211,12 @@ impl TenantMetrics {
     ) {
         self.success.add(1);
         self.last_answer.set(done);
-        self.rows.add(rows);
         self.request_ns.add(nanoseconds(total));
+        if timings.cached {
+            self.phase(Phase::Total).observe(total);
+            return;
+        }
+        self.rows.add(rows);
         self.queue_ns.add(nanoseconds(timings.queue));
         self.compute_input_ns.add(nanoseconds(timings.compute_input));
         self.compute_infer_ns.add(nanoseconds(timings.compute_infer));
@@ -250,6 +256,44 @@ impl ModelMetrics {
     pub fn tenants(&self) -> impl Iterator<Item = (&TenantId, &TenantMetrics)> {
         self.tenants.iter()
     }
+}
+
+/// Requests to a model whose answers are kept.
+#[derive(Debug, Default)]
+pub struct CacheCounts {
+    /// Answered without a run of their own.
+    pub hits: Counter,
+    /// Looking those up, in nanoseconds.
+    pub hit_ns: Counter,
+    /// Run.
+    pub misses: Counter,
+    /// Looking those up, in nanoseconds.
+    pub miss_ns: Counter,
+}
+
+impl CacheCounts {
+    /// One that was answered without a run of its own; looking it up took so long.
+    pub fn hit(&self, took: Duration) {
+        self.hits.add(1);
+        self.hit_ns.add(nanoseconds(took));
+    }
+
+    /// One that had to run; looking it up took so long.
+    pub fn miss(&self, took: Duration) {
+        self.misses.add(1);
+        self.miss_ns.add(nanoseconds(took));
+    }
+}
+
+/// What is kept of answers, of all models.
+#[derive(Debug, Default)]
+pub struct CacheMetrics {
+    /// Memory of the answers.
+    pub bytes: Gauge,
+    /// Answers.
+    pub entries: Gauge,
+    /// Answers that went to make room.
+    pub evictions: Counter,
 }
 
 /// What models have come into memory and gone.

@@ -8,6 +8,7 @@
 //! Not here: what a model is loaded from (`repository`), how a version is loaded (`build`), how it runs (`served`).
 use crate::{
     backend::{Backend, LoadError},
+    cache::Cache,
     onnx::OnnxError,
     repository::{
         RepositoryError, Scan,
@@ -36,7 +37,7 @@ use std::{
 use work::{Task, Work};
 use xebec_core::{
     InferError, ModelName, Permit, Version,
-    metrics::ResidentMetrics,
+    metrics::{CacheMetrics, ResidentMetrics},
     port::{Control, Done, EngineReport, ModelRow, Overrides, Router, Upstream},
 };
 
@@ -75,12 +76,22 @@ pub struct Settings {
     pub memory: Option<u64>,
     /// Whether an order may bring files.
     pub uploads: bool,
+    /// Bytes of answers that are kept, of models that ask for it; none if 0.
+    pub cache: u64,
 }
 
 impl Settings {
     /// Four loaders, no limit of memory, no files with an order.
     pub fn new(defaults: Defaults) -> Self {
-        Self { defaults, strict_readiness: true, observer: None, loaders: 4, memory: None, uploads: false }
+        Self {
+            defaults,
+            strict_readiness: true,
+            observer: None,
+            loaders: 4,
+            memory: None,
+            uploads: false,
+            cache: 0,
+        }
     }
 }
 
@@ -98,6 +109,7 @@ struct Core {
     work: Work<Order>,
     budget: Option<Arc<Budget>>,
     residents: ResidentMetrics,
+    cache: Option<Arc<Cache>>,
     /// Counts the requests, where models are sent out of memory by when they were used last.
     clock: AtomicU64,
     loaded: AtomicBool,
@@ -186,6 +198,7 @@ impl Catalog {
             work: Work::new(),
             budget: settings.memory.map(Budget::new),
             residents: ResidentMetrics::default(),
+            cache: (settings.cache > 0).then(|| Cache::new(settings.cache)),
             clock: AtomicU64::new(0),
             loaded: AtomicBool::new(false),
             missing: Mutex::default(),
@@ -248,6 +261,11 @@ impl Catalog {
     /// What models have taken and given back.
     pub fn residents(&self) -> &ResidentMetrics {
         &self.core.residents
+    }
+
+    /// What is kept of answers; `None` if none are.
+    pub fn cache(&self) -> Option<&CacheMetrics> {
+        self.core.cache.as_ref().map(|cache| cache.metrics())
     }
 
     /// Most bytes that models may take, and those that they take; `None` without a limit.

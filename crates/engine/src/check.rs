@@ -222,6 +222,7 @@ mod tests {
             timeout: None,
             priority: 0,
             sequence: None,
+            streamed: false,
             received: Instant::now(),
         };
         check(info, None, &mut request).map_err(|error| error.message_for("7"))
@@ -240,6 +241,7 @@ mod tests {
             timeout: None,
             priority: 0,
             sequence: None,
+            streamed: false,
             received: Instant::now(),
         };
         assert_eq!(check(&info, None, &mut request), Ok(3));

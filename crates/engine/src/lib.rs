@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+mod cache;
 pub mod catalog;
 mod check;
 pub mod doctor;

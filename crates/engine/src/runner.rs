@@ -117,6 +117,7 @@ impl Runner {
             compute_input: gathered,
             compute_infer: (ran - began).saturating_sub(gathered),
             compute_output: ran.elapsed(),
+            cached: false,
         };
         self.facts.metrics.batches.record(rows, &timings);
         responses.iter_mut().for_each(|response| response.timings = timings);

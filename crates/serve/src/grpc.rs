@@ -369,6 +369,7 @@ impl Service {
         let info = routed.upstream.info();
         let decoded = decode::request(&call.message, info, received, &mut record.id)?;
         let Decoded { mut request, classes, shared, final_response } = decoded;
+        request.streamed = form == Form::Streamed;
         let most = Most { bytes: self.0.settings.max_message_bytes, flag: FLAG };
         let room = |bytes| call.message.count(bytes).map_err(|_| InferError::NoRoom);
         let places = shared.fetch(self.0.shared_memory.as_ref(), &mut request, most, room)?;

@@ -55,6 +55,8 @@ fn of(routed: &Routed) -> ModelStatistics {
     let (info, metrics) = (routed.upstream.info(), routed.upstream.metrics());
     let tenant = metrics.tenant(routed.permit.tenant());
     let count = tenant.success.get();
+    // What was answered from the cache neither waited nor ran.
+    let ran = count.saturating_sub(tenant.cache.hits.get());
     let sum = |count: u64, ns: u64| Some(StatisticDuration { count, ns });
     let batch = |(batch_size, stats): (u64, &xebec_core::metrics::BatchStats)| {
         let runs = stats.runs.get();
@@ -74,12 +76,12 @@ fn of(routed: &Routed) -> ModelStatistics {
         inference_stats: Some(InferStatistics {
             success: sum(count, tenant.request_ns.get()),
             fail: sum(tenant.failures(), tenant.failed_ns.get()),
-            queue: sum(count, tenant.queue_ns.get()),
-            compute_input: sum(count, tenant.compute_input_ns.get()),
-            compute_infer: sum(count, tenant.compute_infer_ns.get()),
-            compute_output: sum(count, tenant.compute_output_ns.get()),
-            cache_hit: sum(0, 0),
-            cache_miss: sum(0, 0),
+            queue: sum(ran, tenant.queue_ns.get()),
+            compute_input: sum(ran, tenant.compute_input_ns.get()),
+            compute_infer: sum(ran, tenant.compute_infer_ns.get()),
+            compute_output: sum(ran, tenant.compute_output_ns.get()),
+            cache_hit: sum(tenant.cache.hits.get(), tenant.cache.hit_ns.get()),
+            cache_miss: sum(tenant.cache.misses.get(), tenant.cache.miss_ns.get()),
         }),
         batch_stats: metrics.batches.iter().map(batch).collect(),
         ..ModelStatistics::default()

@@ -139,6 +139,8 @@ pub struct Config {
     pub loaders: usize,
     /// Bytes that all models together may take.
     pub model_memory: Option<u64>,
+    /// Bytes of answers that are kept.
+    pub cache: u64,
     /// A model that cannot be served ends the server.
     pub exit_on_error: bool,
     /// A model that cannot be served makes the server not ready.
@@ -370,6 +372,7 @@ impl<'a> Reader<'a> {
             uploads: self.flag("allow-model-upload"),
             loaders: self.count("model-load-thread-count", 1, 64),
             model_memory: Some(self.count("model-memory-budget", 0, usize::MAX) as u64).filter(|n| *n > 0),
+            cache: self.count("response-cache-size", 0, usize::MAX) as u64,
             exit_on_error: self.flag("exit-on-error"),
             strict_readiness: self.flag("strict-readiness"),
             defaults: Defaults {

@@ -79,6 +79,7 @@ impl Sources {
         let mut page = Page::default();
         let upstreams = self.catalog.upstreams();
         inference(&mut page, &upstreams);
+        cached(&mut page, &upstreams);
         self.machine(&mut page);
         phases(&mut page, &upstreams);
         self.server(&mut page);
@@ -112,6 +113,11 @@ impl Sources {
         if let Some((limit, used)) = self.catalog.memory() {
             page.family(&names::MODEL_MEMORY).add(&[], used);
             page.family(&names::MODEL_MEMORY_LIMIT).add(&[], limit);
+        }
+        if let Some(cache) = self.catalog.cache() {
+            page.family(&names::CACHE_BYTES).add(&[], u64::try_from(cache.bytes.get()).unwrap_or(0));
+            page.family(&names::CACHE_ENTRIES).add(&[], u64::try_from(cache.entries.get()).unwrap_or(0));
+            page.family(&names::CACHE_EVICTIONS).add(&[], cache.evictions.get());
         }
         page.family(&names::PANICS).add(&[], self.counters.panics.get());
         let mut connections = page.family(&names::CONNECTIONS);
@@ -181,6 +187,25 @@ fn inference(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
         let us = u64::try_from(upstream.metrics().load_us.get()).unwrap_or(0);
         load.tagged(&[&model, &version], tags(upstream), Duration::from_micros(us).as_secs_f64());
     }
+}
+
+/// Triton's families of models whose answers are kept.
+fn cached(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
+    let keeps = |upstream: &&Arc<dyn Upstream>| {
+        upstream.config().response_cache.as_ref().is_some_and(|cache| cache.enable)
+    };
+    let upstreams: Vec<&Arc<dyn Upstream>> = upstreams.iter().filter(keeps).collect();
+    let mut each = |family, number: fn(&TenantMetrics) -> u64| {
+        let mut samples = page.family(family);
+        for upstream in &upstreams {
+            let (info, number) = (upstream.info(), sum(&***upstream, number));
+            samples.tagged(&[info.name.as_str(), &info.version.to_string()], tags(upstream), number);
+        }
+    };
+    each(&names::CACHE_HITS, |tenant| tenant.cache.hits.get());
+    each(&names::CACHE_MISSES, |tenant| tenant.cache.misses.get());
+    each(&names::CACHE_HIT_US, |tenant| tenant.cache.hit_ns.get() / 1000);
+    each(&names::CACHE_MISS_US, |tenant| tenant.cache.miss_ns.get() / 1000);
 }
 
 /// Our own histograms, by tenant.

@@ -60,6 +60,7 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         loaders: config.loaders,
         memory: config.model_memory,
         uploads: config.uploads,
+        cache: config.cache,
         ..CatalogSettings::new(config.defaults)
     };
     let catalog = Catalog::new(backend, source.clone(), settings).context("cannot start the loaders")?;

@@ -146,6 +146,7 @@ pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec
         timeout: None,
         priority: 0,
         sequence: None,
+        streamed: false,
         received: Instant::now(),
     };
     let (to, from) = sync_channel(1);

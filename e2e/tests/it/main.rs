@@ -20,6 +20,7 @@ mod metrics;
 mod operation;
 mod protocol_client;
 mod quantize;
+mod response_cache;
 mod rpc;
 mod sequences;
 mod stream;

@@ -49,6 +49,10 @@ families! {
     COMPUTE_OUTPUT_US = Counter "nv_inference_compute_output_duration_us" ["model", "version"] "Cumulative inference compute output duration in microseconds (does not include cached requests)";
     PENDING = Gauge "nv_inference_pending_request_count" ["model", "version"] "Instantaneous number of pending requests awaiting execution per-model.";
     LOAD_SECONDS = Gauge "nv_model_load_duration_secs" ["model", "version"] "Model load time in seconds";
+    CACHE_HITS = Counter "nv_cache_num_hits_per_model" ["model", "version"] "Number of cache hits per model";
+    CACHE_MISSES = Counter "nv_cache_num_misses_per_model" ["model", "version"] "Number of cache misses per model";
+    CACHE_HIT_US = Counter "nv_cache_hit_duration_per_model" ["model", "version"] "Total cache hit duration per model, in microseconds";
+    CACHE_MISS_US = Counter "nv_cache_miss_duration_per_model" ["model", "version"] "Total cache miss duration per model, in microseconds";
     CPU_UTILIZATION = Gauge "nv_cpu_utilization" [] "CPU utilization rate [0.0 - 1.0]";
     CPU_MEMORY_TOTAL = Gauge "nv_cpu_memory_total_bytes" [] "CPU total memory (RAM), in bytes";
     CPU_MEMORY_USED = Gauge "nv_cpu_memory_used_bytes" [] "CPU used memory (RAM), in bytes";
@@ -63,6 +67,9 @@ families! {
     MODEL_EVICTIONS = Counter "xebec_engine_model_evictions_total" [] "Models sent out of memory to make room for others";
     MODEL_MEMORY = Gauge "xebec_engine_model_memory_bytes" [] "Memory that models take, by the size of their files; only with a limit";
     MODEL_MEMORY_LIMIT = Gauge "xebec_engine_model_memory_limit_bytes" [] "Memory that all models together may take; only with a limit";
+    CACHE_BYTES = Gauge "xebec_engine_response_cache_bytes" [] "Memory of the answers that are kept";
+    CACHE_ENTRIES = Gauge "xebec_engine_response_cache_entries" [] "Answers that are kept";
+    CACHE_EVICTIONS = Counter "xebec_engine_response_cache_evictions_total" [] "Answers that went to make room for others";
     PANICS = Counter "xebec_serve_panics_total" [] "Requests that ended in a panic of ours, answered with an internal error";
     CONNECTIONS = Gauge "xebec_net_connections" ["listener"] "Open connections";
     CONNECTIONS_REFUSED = Counter "xebec_net_connections_refused_total" ["listener"] "Connections closed at once because the limit was reached";

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     backend::{Backend, LoadError},
+    cache::{Cache, Cached},
     onnx,
     repository::{Candidate, complete, stamp::Stamp, sums::Sums},
     sequence::{Sequenced, plan},
@@ -34,6 +35,7 @@ pub(super) struct Builder<'a> {
     pub(super) backend: &'a dyn Backend,
     pub(super) settings: &'a Settings,
     pub(super) budget: Option<&'a Arc<Budget>>,
+    pub(super) cache: Option<&'a Arc<Cache>>,
     pub(super) entry: &'a Arc<Entry>,
     pub(super) wanted: &'a Wanted,
     /// Sends another model out of memory; whether there was one.
@@ -52,7 +54,7 @@ pub fn start(
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
     let wanted = &Wanted { candidate: candidate.clone(), files: None };
-    let builder = Builder { backend, settings, budget: None, entry, wanted, evict: &|| false };
+    let builder = Builder { backend, settings, budget: None, cache: None, entry, wanted, evict: &|| false };
     builder.build(version).map(|loaded| loaded.served)
 }
 
@@ -95,6 +97,7 @@ impl Builder<'_> {
                 Some(sequenced) => Arc::<Sequenced>::clone(sequenced),
                 None => Arc::<Served>::clone(&served),
             };
+            let upstream = self.kept(upstream);
             return Ok(Loaded {
                 upstream,
                 served,
@@ -163,6 +166,19 @@ impl Builder<'_> {
         let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
         let sequenced = stateful.map(layer).transpose().map_err(threads)?;
         Ok(Started { served, sequenced, lease })
+    }
+
+    /// With its answers kept, if its configuration asks for that.
+    fn kept(&self, upstream: Arc<dyn Upstream>) -> Arc<dyn Upstream> {
+        let asked = upstream.config().response_cache.as_ref().is_some_and(|cache| cache.enable);
+        match self.cache.filter(|_| asked) {
+            Some(cache) => Arc::new(Cached::new(upstream, Arc::clone(cache))),
+            None if asked => {
+                tracing::warn!(model = %self.entry.name, "no answers are kept: --response-cache-size is 0");
+                upstream
+            }
+            None => upstream,
+        }
     }
 
     fn lease(&self, bytes: u64) -> Result<Option<Arc<Lease>>, CatalogError> {

@@ -100,7 +100,9 @@ impl Core {
     fn build(&self, entry: &Arc<Entry>, wanted: &Wanted, version: Version) -> Result<Loaded, CatalogError> {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
         let evict = || self.evict(entry);
-        let built = Builder { backend, settings, budget, entry, wanted, evict: &evict }.build(version);
+        let built =
+            Builder { backend, settings, budget, cache: self.cache.as_ref(), entry, wanted, evict: &evict }
+                .build(version);
         let outcome = if built.is_ok() { &self.residents.loads } else { &self.residents.failed_loads };
         outcome.add(1);
         if let Err(error) = &built {

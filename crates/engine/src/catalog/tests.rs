@@ -139,6 +139,7 @@ impl House {
             timeout: None,
             priority: 0,
             sequence: None,
+            streamed: false,
             received: Instant::now(),
         };
         let (to, from) = mpsc::sync_channel(1);

@@ -163,7 +163,6 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] is_shape_tensor: true } ]
         instance_group [ { kind: KIND_MODEL profile: [ "1" ] } ]
         sequence_batching { iterative_sequence: true }
-        response_cache { enable: true }
         model_transaction_policy { decoupled: true }
         optimization { cuda { graphs: true } input_pinned_memory { enable: true } priority: PRIORITY_MAX }
     "#;
@@ -175,7 +174,6 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         "KIND_MODEL",
         "instance_group.profile",
         "sequence_batching.iterative_sequence true",
-        "response_cache.enable true",
         "model_transaction_policy.decoupled true",
         "optimization.cuda",
         "optimization.input_pinned_memory.enable true",

@@ -75,6 +75,11 @@ struct Kept {
 pub(crate) fn read(candidate: &Candidate, cores: u32) -> Result<Option<(Plan, Candidate)>, Misfit> {
     let Some(config) = &candidate.config else { return Ok(None) };
     let Some(SchedulingChoice::SequenceBatching(said)) = &config.scheduling_choice else { return Ok(None) };
+    if config.response_cache.as_ref().is_some_and(|cache| cache.enable) {
+        return Err(Misfit::new(
+            "response_cache: an answer of a sequence depends on what was sent before it; leave it out".into(),
+        ));
+    }
     let batched = config.max_batch_size > 0;
     let mut controls = Vec::new();
     for input in &said.control_input {

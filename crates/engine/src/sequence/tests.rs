@@ -110,6 +110,7 @@ impl House {
             timeout: None,
             priority: 0,
             sequence: mark,
+            streamed: false,
             received: Instant::now(),
         };
         let (to, from) = mpsc::sync_channel(1);
@@ -213,6 +214,8 @@ fn places_are_those_of_the_strategy() {
         assert_eq!(house.sum(99, START, 3.0), Ok(3.0), "{strategy}");
         assert!(house.sum(1, GO_ON, 1.0).is_err(), "{strategy}: the one that was idle longest is over");
     }
+    let cached = config(&format!("direct {{ }} {CONTROLS} {STATE}")) + "response_cache { enable: true }";
+    assert!(House::fault(&cached).contains("response_cache: an answer of a sequence depends"));
     for (sequences, words) in [
         ("oldest { }", "max_candidate_sequences: 0 sequences"),
         ("direct { minimum_slot_utilization: 2 }", "is not between 0 and 1"),

@@ -189,6 +189,7 @@ fn send_urgent(
         timeout,
         priority,
         sequence: None,
+        streamed: false,
         received: Instant::now(),
     };
     let (to, from) = sync_channel(1);

@@ -103,7 +103,16 @@ pub(super) fn request(
     let inputs = tensors(message, inputs, &elsewhere, &raw, info)?;
     let sequence = parameters.sequence();
     let RequestParameters { timeout, priority, .. } = parameters;
-    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, sequence, received };
+    let request = InferRequest {
+        id: id.clone(),
+        inputs,
+        outputs,
+        timeout,
+        priority,
+        sequence,
+        streamed: false,
+        received,
+    };
     Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
 }
 

@@ -76,7 +76,16 @@ pub(super) fn parse(
     each_once(&outputs)?;
     let (timeout, priority) = (head.parameters.timeout, head.parameters.priority);
     let sequence = head.parameters.sequence();
-    let request = InferRequest { id: id.clone(), inputs, outputs, timeout, priority, sequence, received };
+    let request = InferRequest {
+        id: id.clone(),
+        inputs,
+        outputs,
+        timeout,
+        priority,
+        sequence,
+        streamed: false,
+        received,
+    };
     Ok(Parsed { request, binary, classes, shared })
 }
 
@@ -119,7 +128,8 @@ pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<P
     };
     let inputs = vec![Tensor { name: Arc::clone(name), datatype: input.datatype, shape, data }];
     let (id, outputs, timeout, priority) = (String::new(), Vec::new(), None, 0);
-    let request = InferRequest { id, inputs, outputs, timeout, priority, sequence: None, received };
+    let request =
+        InferRequest { id, inputs, outputs, timeout, priority, sequence: None, streamed: false, received };
     let binary = Binary { default: true, by_output: Vec::new() };
     Ok(Parsed { request, binary, classes: Classes::new(), shared: Shared::default() })
 }

@@ -46,6 +46,7 @@ fn request() -> InferRequest {
         timeout: None,
         priority: 0,
         sequence: None,
+        streamed: false,
         received,
     }
 }

@@ -119,6 +119,8 @@ settings! {
         /// Bytes that all models together may take. They are then loaded when they are asked for, and those that were
         /// used longest ago go out of memory; 0 is no limit.
         model_memory_budget = "model-memory-budget" "XEBEC_MODEL_MEMORY_BUDGET" "BYTES" "0";
+        /// Bytes of answers that are kept, of models whose config has response_cache; 0 keeps none.
+        response_cache_size = "response-cache-size" "XEBEC_RESPONSE_CACHE_SIZE" "BYTES" "67108864";
         /// Whether a model that cannot be served ends the server.
         exit_on_error = "exit-on-error" "XEBEC_EXIT_ON_ERROR" "BOOL" "true";
         /// Whether a model that cannot be served makes the server not ready.

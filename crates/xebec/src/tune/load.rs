@@ -266,6 +266,7 @@ impl<'a> Thread<'a> {
             timeout: None,
             priority: 0,
             sequence: None,
+            streamed: false,
             received: now,
         };
         self.stretch.served.submit(&self.permit, request, Box::new(Slot { lane, to: self.to.clone() }));

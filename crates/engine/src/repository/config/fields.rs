@@ -350,8 +350,11 @@ pub const FIELDS: &[Field] = &[
         "model_repository_agents",
         "nothing is run over a repository at load; prepare the files before, and leave it out",
     ),
-    honoured("response_cache", "`enable: false`: answers are not cached", "what_changes_nothing_is_accepted"),
-    refused("response_cache.enable true", "answers are not cached; leave it out"),
+    honoured(
+        "response_cache",
+        "an equal request of the same tenant is answered without a run, within --response-cache-size",
+        "equal_requests_are_answered_by_one_run_and_with_the_same_bytes",
+    ),
     refused("model_metrics", "histograms have the buckets of their family; leave it out"),
 ];
 
