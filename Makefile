@@ -13,6 +13,7 @@ ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
 PEERS := clients import import-pytorch import-tensorflow import-jax
 peer = $(CACHE)/peers/$(1)-$(shell cksum < tools/python/requirements-$(1).txt | cut -d' ' -f1)
 CLIENTS := $(call peer,clients)
+COLLECTOR := $(CACHE)/peers/collector-$(shell cat tools/collector/go.mod tools/collector/go.sum tools/collector/main.go | cksum | cut -d' ' -f1)
 TOOLS := $(CACHE)/tools
 ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
@@ -20,12 +21,13 @@ CARGO_MACHETE_VERSION := 0.9.2
 
 export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
+export XEBEC_PEERS_COLLECTOR := $(COLLECTOR)
 export XEBEC_PEERS_IMPORT := $(call peer,import)
 export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench soak residents profile tune-check engine peers peers-import tools generate clean
+.PHONY: collector help demo test test-import lint bench soak profile tune-check engine peers peers-import tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,7 +36,7 @@ demo: engine ## build, serve the examples, send real transactions; ONCE=1 stops 
 	cargo build --release --package xebec
 	$(PYTHON) tools/demo.py $(if $(ONCE),--once)
 
-test: engine peers ## every test
+test: engine peers collector ## every test
 	cargo build --package xebec
 	cargo test --workspace --no-fail-fast
 
@@ -50,14 +52,9 @@ bench: engine $(ENCODER) ## the table of docs/guide/performance.md; URL=grpc://h
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures bench --encoder $(ENCODER) $(if $(URL),--url $(URL))
 
-soak: engine $(ENCODER) ## 60 s at three times the capacity, then 10 min of reloads at 70 %: memory, refusals, goodput, answers
+soak: engine $(ENCODER) ## 60 s at three times the capacity: memory, refusals, goodput
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures soak --encoder $(ENCODER)
-	target/release/endure reloads
-
-residents: engine ## 2,000 models in memory for 200, beside one that is always asked for
-	cargo build --release --package xebec --package xebec-e2e --bins
-	target/release/endure residents
 
 profile: engine ## where the server's time goes under that load, by perf; PROTOCOL=grpc, binary or json
 	cargo build --profile profiling --package xebec
@@ -100,6 +97,12 @@ test-import: engine peers-import ## every script of docs/guide/import.md; large,
 tune-check: engine $(ENCODER) ## how near xebec tune comes to the best of a whole grid, from bad configurations
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/tuning --encoder $(ENCODER)
+
+collector: $(COLLECTOR)/collector ## OpenTelemetry's own collector of traces, from Go modules, for tests
+$(COLLECTOR)/collector: | tools/collector/main.go
+	mkdir -p $(@D)
+	cd tools/collector && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(@D)/.new .
+	mv $(@D)/.new $@
 
 tools: $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-machete ## cargo-deny and cargo-machete, from crates.io
 $(TOOLS)/bin/cargo-deny:

@@ -22,6 +22,7 @@ const DESCRIPTOR: &str = "crates/core/src/model_config/descriptor.bin";
 const SERVICE: &str = "crates/net/src/wire/inference.rs";
 const HEALTH: &str = "crates/net/src/wire/health.rs";
 const REFLECTION: &str = "crates/net/src/wire/reflection.rs";
+const OTLP: &str = "crates/net/src/wire/otlp.rs";
 const SERVICES: &str = "crates/net/src/wire/descriptor.bin";
 const REFERENCE: &str = "docs/reference/config.md";
 const ONNX: &str = "crates/engine/src/onnx/generated.rs";
@@ -43,6 +44,7 @@ pub fn all() -> anyhow::Result<Vec<Generated>> {
         rust(SERVICE, "inference", &mut with_config_from_core(&config), &descriptors("grpc_service.proto")?)?,
         rust(HEALTH, "grpc.health.v1", &mut settings(), &descriptors("health.proto")?)?,
         rust(REFLECTION, "grpc.reflection.v1", &mut settings(), &descriptors("reflection_v1.proto")?)?,
+        rust(OTLP, "otlp", &mut settings(), &descriptors("otlp.proto")?)?,
         Generated { path: SERVICES, content: services()?.encode_to_vec() },
         rust(ONNX, "onnx", &mut settings(), &descriptors("onnx.proto")?)?,
         Generated { path: REFERENCE, content: reference::page()?.into() },

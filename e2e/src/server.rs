@@ -93,6 +93,17 @@ pub fn peer_python(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The collector of traces.
+///
+/// # Errors
+/// It is not there; the text says how it is made.
+pub fn collector() -> anyhow::Result<PathBuf> {
+    let cache = cache("XEBEC_PEERS_COLLECTOR", "peers");
+    let folders = [vec![cache.clone()], glob(&cache, "collector-")].concat();
+    let found = folders.into_iter().map(|folder| folder.join("collector")).find(|program| program.is_file());
+    found.with_context(|| format!("no collector below {}: run `make collector`", cache.display()))
+}
+
 #[expect(clippy::disallowed_methods, reason = "where make keeps what it brings")]
 fn cache(variable: &str, folder: &str) -> PathBuf {
     let home = || PathBuf::from(std::env::var("HOME").unwrap_or_default()).join(".cache");

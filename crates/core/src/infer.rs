@@ -1,7 +1,10 @@
 //! One inference request and its answer, the same for every protocol.
 //!
 //! Not here: the wire (`xebec-serve`), queues and runs (`xebec-engine`).
-use crate::tensor::Tensor;
+use crate::{
+    tensor::Tensor,
+    trace::{SpanContext, Traced},
+};
 use std::{
     fmt,
     sync::Arc,
@@ -27,6 +30,8 @@ pub struct InferRequest {
     pub streamed: bool,
     /// When the server had read the request whole.
     pub received: Instant,
+    /// Its trace, if it is traced.
+    pub trace: Option<Arc<Traced>>,
 }
 
 /// A request's place in a sequence.
@@ -80,4 +85,8 @@ pub struct Timings {
     pub compute_output: Duration,
     /// Whether the answer was kept from another request, so that nothing ran and nothing waited for a run.
     pub cached: bool,
+    /// When the run of its batch began; `None` if nothing ran.
+    pub began: Option<Instant>,
+    /// The span of that run, if a request in it is traced.
+    pub run: Option<SpanContext>,
 }

@@ -19,6 +19,7 @@ pub mod permit;
 pub mod port;
 pub mod resource;
 pub mod tensor;
+pub mod trace;
 
 pub use error::{Code, InferError};
 pub use infer::{CorrelationId, InferRequest, InferResponse, SequenceMark, Timings};

@@ -224,6 +224,7 @@ mod tests {
             sequence: None,
             streamed: false,
             received: Instant::now(),
+            trace: None,
         };
         check(info, None, &mut request).map_err(|error| error.message_for("7"))
     }
@@ -243,6 +244,7 @@ mod tests {
             sequence: None,
             streamed: false,
             received: Instant::now(),
+            trace: None,
         };
         assert_eq!(check(&info, None, &mut request), Ok(3));
         assert_eq!(&*request.inputs[0].name, "a");

@@ -4,7 +4,7 @@ use crate::{
     queue::{Job, Left},
 };
 use std::{sync::Arc, time::Instant};
-use xebec_core::{InferError, InferResponse, Tensor, port::Reply};
+use xebec_core::{InferError, InferResponse, Tensor, port::Reply, trace::Traced};
 
 /// A request that fits its model and waits for a run.
 pub(crate) struct Pending {
@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     pub(crate) level: usize,
     /// Whether it has waited too long and waits on.
     pub(crate) late: bool,
+    /// Its trace, if it is traced.
+    pub(crate) trace: Option<Arc<Traced>>,
     /// Where the answer goes.
     pub(crate) reply: Reply,
 }

@@ -22,6 +22,8 @@ use xebec_core::{
     tensor::{bytes_elements, element_count},
 };
 
+mod told;
+
 /// Told of every run, so that a test can ask the engine for the same batch.
 pub trait Observer: Send + Sync {
     /// These inputs were one run, for the requests of these ids, in this order.
@@ -85,10 +87,15 @@ impl Runner {
                     pending.answer(Ok(response));
                 }
             }
-            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|pending| self.run_again(pending)),
             Err(failure) => {
                 let error = explain(failure);
-                batch.into_iter().for_each(|pending| pending.answer(Err(error.clone())));
+                let timings = Timings { compute_infer: started.elapsed(), ..Timings::default() };
+                told::tell(&self.facts.info, &batch, started, timings, Some(error.to_string()));
+                if batch.len() > 1 {
+                    batch.into_iter().for_each(|pending| self.run_again(pending));
+                } else {
+                    batch.into_iter().for_each(|pending| pending.answer(Err(error.clone())));
+                }
             }
         }
         went_well
@@ -112,14 +119,17 @@ impl Runner {
         let ran = Instant::now();
         self.facts.metrics.executions.add(1);
         let mut responses = self.cut(batch, rows)?;
-        let timings = Timings {
+        let mut timings = Timings {
             queue: Duration::ZERO,
             compute_input: gathered,
             compute_infer: (ran - began).saturating_sub(gathered),
             compute_output: ran.elapsed(),
             cached: false,
+            began: Some(began),
+            run: None,
         };
         self.facts.metrics.batches.record(rows, &timings);
+        timings.run = told::tell(&self.facts.info, batch, began, timings, None);
         responses.iter_mut().for_each(|response| response.timings = timings);
         Ok(responses)
     }

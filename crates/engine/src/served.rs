@@ -424,6 +424,7 @@ impl Served {
             mixes: self.batching.mixes.is_ok(),
             edges: self.facts.edges.clone(),
             arrived,
+            trace: request.trace,
             reply,
         };
         let outcome = match &self.engine {

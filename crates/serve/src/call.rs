@@ -3,15 +3,13 @@ use crate::{
     Service,
     record::{AccessEntry, Protocol},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 use tokio::sync::oneshot;
 use xebec_core::{
     InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, Version,
     error::FailureReason,
     port::{Answer, Done, Upstream},
+    trace::{Parent, Traced},
 };
 
 /// Longest text of a caller that goes into a log.
@@ -135,10 +133,20 @@ impl Service {
 
 /// Records one inference call, also one whose future is dropped because its caller went away.
 pub(crate) struct Record<'a> {
-    service: &'a Service,
-    principal: &'a Principal,
-    protocol: Protocol,
-    started: Instant,
+    pub(crate) service: &'a Service,
+    pub(crate) principal: &'a Principal,
+    pub(crate) protocol: Protocol,
+    /// Whether it is one of several in a stream.
+    pub(crate) streamed: bool,
+    pub(crate) started: Instant,
+    /// When its last byte was read.
+    pub(crate) received: Option<Instant>,
+    /// When its bytes had become tensors.
+    pub(crate) decoded: Option<Instant>,
+    /// What the caller said of its trace.
+    pub(crate) parent: Option<Parent>,
+    /// Its trace, if it is traced.
+    pub(crate) traced: Option<Arc<Traced>>,
     /// As the caller named it.
     pub(crate) model: &'a str,
     /// The request's own mark.
@@ -151,11 +159,10 @@ pub(crate) struct Record<'a> {
 /// Where the time of an answered call went.
 pub(crate) struct Spent {
     pub(crate) rows: u64,
+    /// When the answer was back from the model.
+    pub(crate) answered: Instant,
     pub(crate) done: Instant,
     pub(crate) timings: xebec_core::Timings,
-    pub(crate) decode: Duration,
-    pub(crate) encode: Duration,
-    pub(crate) total: Duration,
 }
 
 impl<'a> Record<'a> {
@@ -164,7 +171,12 @@ impl<'a> Record<'a> {
             service,
             principal,
             protocol,
+            streamed: false,
             started: Instant::now(),
+            received: None,
+            decoded: None,
+            parent: None,
+            traced: None,
             model: "",
             id: String::new(),
             bytes_in: 0,
@@ -178,9 +190,12 @@ impl<'a> Record<'a> {
         self.done = true;
         if let Some(Routed { permit, upstream }) = &self.routed {
             let tenant = upstream.metrics().tenant(permit.tenant());
-            let durations = (spent.decode, spent.encode, spent.total);
+            let received = self.received.unwrap_or(self.started);
+            let decode = self.decoded.unwrap_or(received) - received;
+            let durations = (decode, spent.done - spent.answered, spent.done - received);
             tenant.succeed(spent.rows, &spent.timings, spent.done, durations);
         }
+        self.tell(Some(spent), bytes_out, None);
         self.log(200, bytes_out, None);
     }
 
@@ -188,6 +203,7 @@ impl<'a> Record<'a> {
     pub(crate) fn fail(mut self, error: &InferError) {
         self.done = true;
         self.count(error);
+        self.tell(None, 0, Some(error));
         self.log(error.code().http(), 0, Some(&error.to_string()));
     }
 
@@ -201,6 +217,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The request's own mark, as far as it is written down.
+    pub(crate) fn shortened_id(&self) -> &str {
+        shortened(&self.id)
+    }
+
     fn log(&self, status: u16, bytes_out: usize, error: Option<&str>) {
         let Some(log) = &self.service.0.access_log else { return };
         log.record(&AccessEntry {
@@ -210,7 +231,8 @@ impl<'a> Record<'a> {
             version: self.routed.as_ref().map_or(0, |routed| routed.upstream.info().version.get()),
             tenant: self.routed.as_ref().map_or("", |routed| routed.permit.tenant().as_str()),
             status,
-            request_id: shortened(&self.id),
+            request_id: self.shortened_id(),
+            span: self.span(),
             bytes_in: self.bytes_in,
             bytes_out,
             duration: self.started.elapsed(),
@@ -227,6 +249,7 @@ impl Drop for Record<'_> {
         }
         debug_assert_eq!(InferError::Cancelled.failure_reason(), FailureReason::Canceled);
         self.count(&InferError::Cancelled);
+        self.tell(None, 0, Some(&InferError::Cancelled));
         // nginx's number for a caller that has gone.
         self.log(499, 0, Some("the caller has gone"));
     }

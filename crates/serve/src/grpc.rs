@@ -44,8 +44,8 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 4] =
-    ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting"];
+const NOT_OFFERED: [&str; 3] =
+    ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"];
 
 /// Methods that are there if the operator allows shared memory.
 const SHARED_MEMORY: [&str; 3] =
@@ -54,7 +54,7 @@ const SHARED_MEMORY: [&str; 3] =
 /// The flag that sets the limit of a message.
 const FLAG: &str = "--grpc-max-message-size";
 
-const OFFERED: [&str; 13] = [
+const OFFERED: [&str; 14] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -68,6 +68,7 @@ const OFFERED: [&str; 13] = [
     "ModelInfer",
     "ModelStreamInfer",
     "LogSettings",
+    "TraceSetting",
 ];
 
 /// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
@@ -157,9 +158,7 @@ impl GrpcService for Service {
         if asked.is_none() {
             // What does not even name a model leaves no answer to give, nor trust in what follows.
             decode::peek(&call.message).map_err(|error| {
-                let mut record = Record::new(self, call.principal, Protocol::Grpc);
-                record.bytes_in = call.message.len();
-                record.fail(&error);
+                self.record(&call, Form::Streamed).fail(&error);
                 status(&error, "")
             })?;
         }
@@ -189,6 +188,7 @@ impl Service {
                 GrpcMessage::encode(&self.grpc_server_metadata())
             }
             "LogSettings" => self.grpc_log_settings(call)?,
+            "TraceSetting" => self.grpc_trace_setting(call)?,
             method if SHARED_MEMORY.contains(&method) => self.grpc_shared_memory(method, call)?,
             "ModelReady" => {
                 let ModelReadyRequest { name, version } = parse(call)?;
@@ -334,14 +334,21 @@ impl Service {
         outcome.unwrap_or_else(|(status, id)| encode::failure(&id, status.message))
     }
 
+    fn record<'c>(&'c self, call: &'c GrpcCall<'_>, form: Form) -> Record<'c> {
+        let mut record = Record::new(self, call.principal, Protocol::Grpc);
+        record.bytes_in = call.message.len();
+        record.streamed = form == Form::Streamed;
+        record.note_parent(call.metadata);
+        record
+    }
+
     /// The answer, or the status and the request's own mark.
     async fn infer_and_record(
         &self,
         call: &GrpcCall<'_>,
         form: Form,
     ) -> Result<GrpcMessage, (GrpcStatus, String)> {
-        let mut record = Record::new(self, call.principal, Protocol::Grpc);
-        record.bytes_in = call.message.len();
+        let mut record = self.record(call, form);
         match self.infer_over_grpc(call, form, &mut record).await {
             Ok((message, spent, bytes_out)) => {
                 record.succeed(&spent, bytes_out);
@@ -362,9 +369,11 @@ impl Service {
         record: &mut Record<'c>,
     ) -> Result<(GrpcMessage, Spent, usize), InferError> {
         let received = Instant::now();
+        record.received = Some(received);
         let target = decode::peek(&call.message)?;
         record.model = target.model;
         let routed = self.route_awake(call.principal, Verb::Infer, target.model, target.version).await?;
+        let trace = record.begin_trace(&routed);
         let routed = record.routed.insert(routed);
         let info = routed.upstream.info();
         let decoded = decode::request(&call.message, info, received, &mut record.id)?;
@@ -374,7 +383,8 @@ impl Service {
         let room = |bytes| call.message.count(bytes).map_err(|_| InferError::NoRoom);
         let places = shared.fetch(self.0.shared_memory.as_ref(), &mut request, most, room)?;
         let rows = rows(&*routed.upstream, &request);
-        let decoded = Instant::now();
+        request.trace = trace;
+        record.decoded = Some(Instant::now());
         classes::check(&classes, info)?;
         let mut response = Self::run(routed, request).await?;
         let answered = Instant::now();
@@ -382,15 +392,7 @@ impl Service {
         let placed = put(&places, &mut response)?;
         let last = form == Form::Streamed && final_response;
         let (message, bytes_out) = encode::response(info, &record.id, &response, &placed, form, last)?;
-        let done = Instant::now();
-        let spent = Spent {
-            rows,
-            done,
-            timings: response.timings,
-            decode: decoded - received,
-            encode: done - answered,
-            total: done - received,
-        };
+        let spent = Spent { rows, answered, done: Instant::now(), timings: response.timings };
         Ok((message, spent, bytes_out))
     }
 }

@@ -17,6 +17,7 @@ mod infer;
 mod path;
 mod request;
 mod settings;
+mod trace;
 
 pub(crate) use request::reading::Reading;
 
@@ -54,7 +55,9 @@ fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
         Target::SharedMemory(Some(Region::Register(_) | Region::Unregister(_))) => {
             (method == Method::POST, "POST")
         }
-        Target::Logging => ([Method::GET, Method::HEAD, Method::POST].contains(method), "GET, POST"),
+        Target::Logging | Target::Trace { .. } => {
+            ([Method::GET, Method::HEAD, Method::POST].contains(method), "GET, POST")
+        }
         Target::Index { .. }
         | Target::Load { .. }
         | Target::Unload { .. }
@@ -122,6 +125,7 @@ impl Service {
             Target::SharedMemory(None) => Err(memory::not_allowed()),
             Target::SharedMemory(Some(region)) => self.shared_memory(principal, region, head, body).await,
             Target::Logging => self.logging(principal, head, body).await,
+            Target::Trace { model } => self.trace_setting(principal, model, head, body).await,
             Target::NotOffered(what) => {
                 self.admit(principal, Verb::ReadServer, None)?;
                 Err(InferError::Unsupported {

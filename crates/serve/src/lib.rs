@@ -22,12 +22,14 @@ mod record;
 mod service;
 mod statistics;
 mod tensor;
+mod trace_settings;
+mod traced;
 
 pub use record::{AccessEntry, AccessLog, Protocol, Unrouted};
 pub use service::{Dialect, Parts, Service, Settings};
 
 /// Extensions of the protocol that are always offered, as `/v2` lists them.
-const EXTENSIONS: [&str; 9] = [
+const EXTENSIONS: [&str; 10] = [
     "binary_tensor_data",
     "classification",
     "logging",
@@ -37,4 +39,5 @@ const EXTENSIONS: [&str; 9] = [
     "sequence",
     "sequence(string_id)",
     "statistics",
+    "trace",
 ];

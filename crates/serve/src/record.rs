@@ -4,7 +4,7 @@ use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
-use xebec_core::{Code, Principal};
+use xebec_core::{Code, Principal, trace::SpanContext};
 
 /// A protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct AccessEntry<'a> {
     pub status: u16,
     /// The request's own mark; shortened.
     pub request_id: &'a str,
+    /// The trace that the call belongs to: its own span or, of a call that is not traced, its caller's.
+    pub span: Option<SpanContext>,
     /// Size of the request's body, in bytes.
     pub bytes_in: usize,
     /// Size of the answer's body, in bytes.

@@ -10,6 +10,7 @@ use xebec_core::{
     Gate,
     log::LogControl,
     port::{Control, Router},
+    trace::Tracer,
 };
 use xebec_net::drain::Drain;
 
@@ -66,6 +67,8 @@ pub struct Parts {
     pub readiness: watch::Receiver<bool>,
     /// Where calls are written down, if anywhere.
     pub access_log: Option<Arc<dyn AccessLog>>,
+    /// Traces of calls, if they are made.
+    pub tracer: Option<Arc<dyn Tracer>>,
     /// Failures before a model was found.
     pub unrouted: Arc<Unrouted>,
     /// Regions of shared memory, if the operator allows any.

@@ -15,7 +15,7 @@ use std::{
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use xebec_core::Principal;
+use xebec_core::{Principal, trace::SpanContext};
 use xebec_serve::{AccessEntry, AccessLog};
 
 /// Lines that may wait to be written.
@@ -136,6 +136,8 @@ fn structured(entry: &AccessEntry<'_>, now: Duration) -> String {
         "tenant": entry.tenant,
         "status": entry.status,
         "request_id": entry.request_id,
+        "trace_id": entry.span.map(|span| span.trace.to_string()),
+        "span_id": entry.span.map(|span| span.span.to_string()),
         "bytes_in": entry.bytes_in,
         "bytes_out": entry.bytes_out,
         "duration_us": u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX),
@@ -163,6 +165,9 @@ fn text(entry: &AccessEntry<'_>, now: Duration) -> String {
         entry.bytes_out,
         entry.duration.as_micros(),
     );
+    if let Some(SpanContext { trace, span }) = entry.span {
+        let _ = write!(line, " trace_id={trace} span_id={span}");
+    }
     if let Some(error) = entry.error {
         let _ = write!(line, " error={error:?}");
     }
@@ -188,6 +193,7 @@ mod tests {
             tenant: "default",
             status: 200,
             request_id: "x\" 200",
+            span: None,
             bytes_in: 1,
             bytes_out: 2,
             duration: Duration::from_micros(5),

@@ -1,6 +1,7 @@
 //! Configuration: defaults, then a file, then `XEBEC_*`, then flags, into one checked value.
 //!
 //! Invariant: [`load`] reports every fault it can find in one pass, and nothing is opened or bound before it is done.
+use crate::telemetry::TraceConfig;
 use flags::{Flags, SETTINGS, Setting};
 use layers::Layers;
 use std::{
@@ -24,6 +25,7 @@ mod file;
 pub mod flags;
 mod layers;
 pub mod machine;
+mod trace;
 pub(crate) use file::{options as yaml_options, said as yaml_said};
 
 #[cfg(test)]
@@ -165,6 +167,8 @@ pub struct Config {
     pub access_log: Option<LogForm>,
     /// Where the access log goes; standard error if `None`.
     pub access_log_file: Option<PathBuf>,
+    /// Where traces go, if they are made.
+    pub trace: Option<TraceConfig>,
     /// What is odd in what was written, but no fault.
     pub warnings: Vec<String>,
     /// Every setting in force, as text.
@@ -392,6 +396,7 @@ impl<'a> Reader<'a> {
             log_level: self.log_level(),
             access_log: access_log.flatten(),
             access_log_file: self.path("access-log-file"),
+            trace: self.trace(),
             warnings: self.layers.warnings.clone(),
             effective: self.effective(io_threads),
         }

@@ -20,4 +20,5 @@ mod logging;
 mod metrics_page;
 pub mod quantize;
 mod run;
+pub mod telemetry;
 pub mod tune;

@@ -1,4 +1,5 @@
 //! The metrics page, on a listener of its own.
+use crate::telemetry::Outcomes;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use std::{
@@ -32,6 +33,8 @@ pub(crate) struct Sources {
     pub(crate) counters: Arc<Counters>,
     pub(crate) unrouted: Arc<Unrouted>,
     pub(crate) drain: Drain,
+    /// What became of traces, if they are made.
+    pub(crate) traces: Option<Arc<Outcomes>>,
     /// Ticks of the machine at the last page, for a rate.
     pub(crate) last_ticks: Mutex<(u64, u64)>,
 }
@@ -118,6 +121,12 @@ impl Sources {
             page.family(&names::CACHE_BYTES).add(&[], u64::try_from(cache.bytes.get()).unwrap_or(0));
             page.family(&names::CACHE_ENTRIES).add(&[], u64::try_from(cache.entries.get()).unwrap_or(0));
             page.family(&names::CACHE_EVICTIONS).add(&[], cache.evictions.get());
+        }
+        if let Some(traces) = &self.traces {
+            let mut outcomes = page.family(&names::TRACES);
+            outcomes.add(&["exported"], traces.exported.get());
+            outcomes.add(&["dropped"], traces.dropped.get());
+            outcomes.add(&["failed"], traces.failed.get());
         }
         page.family(&names::PANICS).add(&[], self.counters.panics.get());
         let mut connections = page.family(&names::CONNECTIONS);

@@ -8,6 +8,7 @@ use crate::{
     config::{Config, ControlMode, Listener, Wanted},
     ending, logging,
     metrics_page::{MetricsPage, Sources},
+    telemetry::{self, Exporter},
 };
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,7 +22,7 @@ use std::{
     time::Instant,
 };
 use tokio::sync::watch;
-use xebec_core::{Gate, ModelName, port::Router};
+use xebec_core::{Gate, ModelName, port::Router, trace::Tracer};
 use xebec_engine::{
     TurnEnd,
     backend::{self, library},
@@ -162,6 +163,7 @@ struct Running {
     reactor: Reactor,
     drain: Drain,
     access_log: Option<Writer>,
+    exporter: Option<Exporter>,
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
@@ -177,6 +179,8 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
         let (lines, access_log) = access_log(config)?.unzip();
+        let traces = config.trace.as_ref().map(telemetry::start).transpose();
+        let (telemetry, exporter) = traces.context("cannot start the thread that sends traces")?.unzip();
         let explicit = matches!(config.control, ControlMode::Explicit { .. });
         let service = Service::new(Parts {
             gate: Gate::new(Arc::new(Laptop::new(config.insecure, config.shared_memory.is_some(), explicit))),
@@ -193,6 +197,7 @@ impl Running {
             drain: drain.clone(),
             readiness,
             access_log: lines.map(|lines| Arc::new(lines) as Arc<dyn AccessLog>),
+            tracer: telemetry.map(|telemetry| Arc::new(telemetry) as Arc<dyn Tracer>),
             unrouted: Arc::clone(&unrouted),
             shared_memory: config
                 .shared_memory
@@ -205,6 +210,7 @@ impl Running {
             counters: Arc::clone(&counters),
             unrouted,
             drain: drain.clone(),
+            traces: exporter.as_ref().map(|exporter: &Exporter| Arc::clone(&exporter.outcomes)),
             last_ticks: Mutex::new((0, 0)),
         });
         let cores = config.io_threads;
@@ -219,7 +225,7 @@ impl Running {
         let shared =
             Shared { limits: config.limits, drain: drain.clone(), turn: Arc::new(TurnEnd), counters };
         let reactor = Reactor::start(cores, listeners, &shared).context("cannot start the I/O threads")?;
-        Ok(Self { reactor, drain, access_log, http, grpc, metrics })
+        Ok(Self { reactor, drain, access_log, exporter, http, grpc, metrics })
     }
 
     /// Says where the server is, and which engine it has. Nobody may listen: it serves all the same.
@@ -244,13 +250,16 @@ impl Running {
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 
-    /// Drains, waits for the threads, and writes what is left of the access log.
+    /// Drains, waits for the threads, writes what is left of the access log and sends the last traces.
     fn stop(self, ready: &watch::Sender<bool>) {
         self.drain.begin(Instant::now());
         ready.send_replace(false);
         self.reactor.join();
         if let Some(writer) = self.access_log {
             writer.finish();
+        }
+        if let Some(exporter) = self.exporter {
+            exporter.finish();
         }
     }
 }

@@ -148,6 +148,7 @@ pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec
         sequence: None,
         streamed: false,
         received: Instant::now(),
+        trace: None,
     };
     let (to, from) = sync_channel(1);
     upstream.submit(&permit, request, Box::new(Slot(to)));

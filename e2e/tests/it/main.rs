@@ -25,6 +25,7 @@ mod rpc;
 mod sequences;
 mod stream;
 mod threads;
+mod trace;
 mod triton_client;
 mod tune;
 mod wire;

@@ -138,8 +138,16 @@ pub(crate) struct Talk {
 
 impl Talk {
     pub(crate) async fn open(client: &SendRequest<Bytes>, path: &str) -> Self {
+        Self::open_with(client, path, &[]).await
+    }
+
+    pub(crate) async fn open_with(
+        client: &SendRequest<Bytes>,
+        path: &str,
+        metadata: &[(&str, &str)],
+    ) -> Self {
         let mut client = client.clone().ready().await.unwrap();
-        let (response, up) = client.send_request(head(path, &[]), false).unwrap();
+        let (response, up) = client.send_request(head(path, metadata), false).unwrap();
         Self { up, down: response.await.unwrap().into_body(), left: BytesMut::new() }
     }
 

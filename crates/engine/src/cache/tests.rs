@@ -84,6 +84,7 @@ fn request(data: &'static [u8]) -> InferRequest {
         sequence: None,
         streamed: false,
         received: Instant::now(),
+        trace: None,
     }
 }
 

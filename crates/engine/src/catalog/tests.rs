@@ -141,6 +141,7 @@ impl House {
             sequence: None,
             streamed: false,
             received: Instant::now(),
+            trace: None,
         };
         let (to, from) = mpsc::sync_channel(1);
         upstream.submit(&permit, request, Box::new(Slot(to)));

@@ -112,6 +112,7 @@ impl House {
             sequence: mark,
             streamed: false,
             received: Instant::now(),
+            trace: None,
         };
         let (to, from) = mpsc::sync_channel(1);
         self.catalog.route(&permit, None).unwrap().submit(&permit, request, Box::new(Slot(to)));

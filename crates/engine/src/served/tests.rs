@@ -191,6 +191,7 @@ fn send_urgent(
         sequence: None,
         streamed: false,
         received: Instant::now(),
+        trace: None,
     };
     let (to, from) = sync_channel(1);
     let gone = Arc::new(AtomicBool::new(false));

@@ -112,6 +112,7 @@ pub(super) fn request(
         sequence,
         streamed: false,
         received,
+        trace: None,
     };
     Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
 }

@@ -1,4 +1,4 @@
-//! Regions of shared memory and the log's settings, over gRPC.
+//! Regions of shared memory, and the settings of the log and of traces, over gRPC.
 use super::{parse, status};
 use crate::{
     Service,
@@ -12,8 +12,9 @@ use xebec_net::{
         LogSettingsRequest, LogSettingsResponse, SystemSharedMemoryRegisterRequest,
         SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
         SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
-        SystemSharedMemoryUnregisterResponse, log_settings_request, log_settings_response,
-        system_shared_memory_status_response::RegionStatus,
+        SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse,
+        log_settings_request, log_settings_response, system_shared_memory_status_response::RegionStatus,
+        trace_setting_response,
     },
 };
 
@@ -55,6 +56,20 @@ impl Service {
         let changes = settings.iter().map(|(name, value)| (name.as_str(), said(value)));
         let settings = self.log_settings(call.principal, changes);
         Ok(GrpcMessage::encode(&told(settings.map_err(|error| status(&error, ""))?)))
+    }
+
+    pub(super) fn grpc_trace_setting(&self, call: &GrpcCall<'_>) -> Result<GrpcMessage, GrpcStatus> {
+        let refused = |error: InferError| status(&error, "");
+        self.admit(call.principal, Verb::ReadServer, None).map_err(refused)?;
+        let TraceSettingRequest { settings, model_name } = parse(call)?;
+        let changes = settings.iter().map(|(name, said)| {
+            let values = said.value.iter().map(|value| value.as_str().into()).collect();
+            (name.as_str(), values)
+        });
+        let told = self.trace_settings(call.principal, &model_name, changes).map_err(refused)?;
+        let one =
+            |(name, value): (&str, _)| (name.to_owned(), trace_setting_response::SettingValue { value });
+        Ok(GrpcMessage::encode(&TraceSettingResponse { settings: told.into_iter().map(one).collect() }))
     }
 }
 

@@ -33,6 +33,7 @@ impl Service {
     ) -> Response<Bytes> {
         let mut record = Record::new(self, principal, Protocol::Http);
         record.model = model;
+        record.note_parent(&head.headers);
         match self.infer_over_http(principal, version, head, body, &mut record).await {
             Ok((response, spent)) => {
                 let bytes_out = response.body().len();
@@ -56,9 +57,11 @@ impl Service {
         record: &mut Record<'_>,
     ) -> Result<(Response<Bytes>, Spent), InferError> {
         let routed = self.route_awake(principal, Verb::Infer, record.model, version).await?;
+        let trace = record.begin_trace(&routed);
         let routed = record.routed.insert(routed);
         let (mut body, received) =
             whole(&head.headers, body, self.0.settings.max_body_bytes, &mut record.bytes_in).await?;
+        record.received = Some(received);
         let json_length = json_length(&head.headers, body.len())?;
         let info = routed.upstream.info();
         let depth = self.0.settings.max_json_depth;
@@ -76,7 +79,8 @@ impl Service {
         let room = |bytes| body.count(bytes).map_err(unreadable);
         let places = parsed.shared.fetch(memory, &mut parsed.request, most, room)?;
         let rows = rows(&*routed.upstream, &parsed.request);
-        let decoded = Instant::now();
+        parsed.request.trace = trace;
+        record.decoded = Some(Instant::now());
         classes::check(&parsed.classes, info)?;
         let mut response = Self::run(routed, parsed.request).await?;
         let answered = Instant::now();
@@ -88,15 +92,7 @@ impl Service {
             None => answer::bytes(200, bytes),
         };
         compress(&head.headers, &mut response_http);
-        let done = Instant::now();
-        let spent = Spent {
-            rows,
-            done,
-            timings: response.timings,
-            decode: decoded - received,
-            encode: done - answered,
-            total: done - received,
-        };
+        let spent = Spent { rows, answered, done: Instant::now(), timings: response.timings };
         Ok((response_http, spent))
     }
 }

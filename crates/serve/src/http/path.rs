@@ -34,6 +34,10 @@ pub(super) enum Target {
     SharedMemory(Option<Region>),
     /// The log's settings.
     Logging,
+    /// The settings of traces, of all models if it is empty.
+    Trace {
+        model: String,
+    },
     /// Known, but not offered, by name.
     NotOffered(String),
 }
@@ -91,7 +95,7 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
         }
         ["systemsharedmemory", rest @ ..] => Ok(Target::SharedMemory(region(rest))),
         ["cudasharedmemory", ..] => Ok(Target::NotOffered("CUDA shared memory".into())),
-        ["trace", "setting"] => Ok(Target::NotOffered("the trace setting".into())),
+        ["trace", "setting"] => Ok(Target::Trace { model: String::new() }),
         ["logging"] => Ok(Target::Logging),
         _ => Err(unknown()),
     }
@@ -119,7 +123,8 @@ fn target(model: &str, version: &str, verb: &[&str]) -> Option<Target> {
         ["stats"] => Verb::Statistics,
         ["generate"] => return Some(Target::NotOffered("the verb 'generate'".into())),
         ["generate_stream"] => return Some(Target::NotOffered("the verb 'generate_stream'".into())),
-        ["trace", "setting"] => return Some(Target::NotOffered("the trace setting of a model".into())),
+        // Versions of a model have them together, as with Triton.
+        ["trace", "setting"] => return Some(Target::Trace { model: decode(model) }),
         _ => return None,
     };
     Some(Target::Model { verb, model: decode(model), version: decode(version) })
@@ -154,6 +159,9 @@ mod tests {
             ("/v2/repository/a%20b/index", Target::Index { repository: "a b".into() }),
             ("/v2/models/stats", Target::Statistics),
             ("/v2/logging", Target::Logging),
+            ("/v2/trace/setting", Target::Trace { model: String::new() }),
+            ("/v2/models/m/trace/setting", Target::Trace { model: "m".into() }),
+            ("/v2/models/m/versions/2/trace/setting", Target::Trace { model: "m".into() }),
             ("/v2/systemsharedmemory/status", memory(Region::Status(String::new()))),
             ("/v2/systemsharedmemory/unregister", memory(Region::Unregister(String::new()))),
             ("/v2/systemsharedmemory/region/a%20b/status", memory(Region::Status("a b".into()))),
@@ -199,13 +207,7 @@ mod tests {
 
     #[test]
     fn what_triton_has_and_this_server_has_not_is_named() {
-        for path in [
-            "/v2/models/m/generate",
-            "/v2/models/m/generate_stream",
-            "/v2/models/m/trace/setting",
-            "/v2/cudasharedmemory/status",
-            "/v2/trace/setting",
-        ] {
+        for path in ["/v2/models/m/generate", "/v2/models/m/generate_stream", "/v2/cudasharedmemory/status"] {
             assert!(matches!(parse(path), Ok(Target::NotOffered(_))), "{path}");
         }
     }

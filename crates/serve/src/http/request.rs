@@ -85,6 +85,7 @@ pub(super) fn parse(
         sequence,
         streamed: false,
         received,
+        trace: None,
     };
     Ok(Parsed { request, binary, classes, shared })
 }
@@ -128,8 +129,17 @@ pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<P
     };
     let inputs = vec![Tensor { name: Arc::clone(name), datatype: input.datatype, shape, data }];
     let (id, outputs, timeout, priority) = (String::new(), Vec::new(), None, 0);
-    let request =
-        InferRequest { id, inputs, outputs, timeout, priority, sequence: None, streamed: false, received };
+    let request = InferRequest {
+        id,
+        inputs,
+        outputs,
+        timeout,
+        priority,
+        sequence: None,
+        streamed: false,
+        received,
+        trace: None,
+    };
     let binary = Binary { default: true, by_output: Vec::new() };
     Ok(Parsed { request, binary, classes: Classes::new(), shared: Shared::default() })
 }

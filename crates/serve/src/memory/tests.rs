@@ -48,6 +48,7 @@ fn request() -> InferRequest {
         sequence: None,
         streamed: false,
         received,
+        trace: None,
     }
 }
 

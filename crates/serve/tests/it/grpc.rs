@@ -118,6 +118,7 @@ async fn metadata_configuration_and_readiness_are_those_of_rest() {
             "sequence",
             "sequence(string_id)",
             "statistics",
+            "trace",
             "system_shared_memory"
         ]
     );
@@ -167,9 +168,7 @@ async fn statistics_are_those_of_rest() {
 async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let server = Server::start();
     let mut client = server.connect().await;
-    for method in
-        ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister", "TraceSetting"]
-    {
+    for method in ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"] {
         let (_, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &()).await;
         assert_eq!((status, message), (12, format!("{method} is not offered by this version of xebec")));
     }
@@ -191,6 +190,7 @@ async fn every_method_asks_the_gate() {
         "/inference.GRPCInferenceService/ModelStatistics",
         "/inference.GRPCInferenceService/RepositoryIndex",
         "/inference.GRPCInferenceService/LogSettings",
+        "/inference.GRPCInferenceService/TraceSetting",
         "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
         "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
         "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",

@@ -10,7 +10,7 @@ fn the_server_names_itself_its_engine_and_only_the_extensions_that_work() {
         "name": "triton", "version": "1.2.3",
         "extensions": [
             "binary_tensor_data", "classification", "logging", "model_configuration",
-            "model_repository", "parameters", "sequence", "sequence(string_id)", "statistics",
+            "model_repository", "parameters", "sequence", "sequence(string_id)", "statistics", "trace",
             "system_shared_memory",
         ],
         "engine": {"name": "fake", "version": "0", "reason": "a test"},
@@ -209,7 +209,6 @@ fn what_triton_offers_and_this_server_does_not_is_named() {
         ("POST", "/v2/models/echo/generate", "generate"),
         ("POST", "/v2/models/echo/generate_stream", "generate_stream"),
         ("POST", "/v2/cudasharedmemory/region/r/register", "CUDA shared memory"),
-        ("GET", "/v2/trace/setting", "trace setting"),
     ] {
         let answer = server.exchange(method, path, &[], b"{}");
         assert_eq!(answer.status, 501, "{path}");
@@ -236,6 +235,10 @@ fn every_path_asks_the_gate() {
         ("POST", "/v2/repository/index"),
         ("GET", "/v2/logging"),
         ("POST", "/v2/logging"),
+        ("GET", "/v2/trace/setting"),
+        ("POST", "/v2/trace/setting"),
+        ("GET", "/v2/models/none/trace/setting"),
+        ("POST", "/v2/models/none/trace/setting"),
         ("GET", "/v2/systemsharedmemory/status"),
         ("POST", "/v2/systemsharedmemory/unregister"),
         ("POST", "/v2/systemsharedmemory/region/r/register"),

@@ -132,6 +132,7 @@ impl Server {
             drain: drain.clone(),
             readiness,
             access_log: Some(Arc::<Log>::clone(&log)),
+            tracer: None,
             unrouted: Arc::clone(&unrouted),
             shared_memory: shared_memory
                 .then(|| SharedMemory::new(Allowed::parse("xebec-*").unwrap(), memory.path().to_owned())),

@@ -179,4 +179,14 @@ settings! {
         /// Where those lines go; standard error if not given.
         access_log_file = "access-log-file" "XEBEC_ACCESS_LOG_FILE" "FILE" "";
     }
+    "Traces" {
+        /// The collector that traces are sent to over OTLP, as grpc://HOST:4317 or http://HOST:4318; none are made without.
+        trace_endpoint = "trace-endpoint" "XEBEC_TRACE_ENDPOINT" "URL" "";
+        /// One of so many calls is traced whose caller does not say: 100 is a ratio of 0.01.
+        trace_rate = "trace-rate" "XEBEC_TRACE_RATE" "N" "1000";
+        /// As which service traces are sent.
+        trace_service_name = "trace-service-name" "XEBEC_TRACE_SERVICE_NAME" "NAME" "xebec";
+        /// More attributes of the resource that sends them: KEY=VALUE,KEY=VALUE.
+        trace_resource = "trace-resource" "XEBEC_TRACE_RESOURCE" "LIST" "";
+    }
 }

@@ -268,6 +268,7 @@ impl<'a> Thread<'a> {
             sequence: None,
             streamed: false,
             received: now,
+            trace: None,
         };
         self.stretch.served.submit(&self.permit, request, Box::new(Slot { lane, to: self.to.clone() }));
     }

@@ -1,0 +1,150 @@
+//! The thread that makes spans of what was told and sends them, many at a time.
+//!
+//! A batch leaves when it is large, when it is old, or when as many calls wait as the settings ask for. One that the
+//! collector does not take is tried again a few times, ever later, and then dropped and counted; what is told meanwhile
+//! waits in the channel, and what does not fit there is dropped and counted too. So the memory of it all has a bound.
+use super::{
+    Outcomes, Told, TraceConfig,
+    send::{Fault, Send},
+    settings::Kept,
+    spans::{self, Clock, text},
+};
+use bytes::Bytes;
+use prost::Message as _;
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+use xebec_net::wire::otlp::{ExportTraceServiceRequest, Resource, ResourceSpans, Scope, ScopeSpans, Span};
+
+/// A batch of so many spans leaves at once.
+const FULL_SPANS: usize = 512;
+
+/// And one that is so old.
+const OLD: Duration = Duration::from_secs(1);
+
+/// How often a batch is tried.
+const ATTEMPTS: u32 = 5;
+
+/// The wait after the first attempt; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+
+/// The longest wait, also if the collector asks for more.
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// What the thread works with.
+pub(super) struct Export {
+    resource: Resource,
+    sender: Box<dyn Send + std::marker::Send>,
+    settings: Arc<Kept>,
+    outcomes: Arc<Outcomes>,
+    failing: bool,
+}
+
+/// Spans that leave together, and of how many calls and runs they are.
+#[derive(Default)]
+struct Batch {
+    spans: Vec<Span>,
+    told: u64,
+    calls: u32,
+}
+
+impl Export {
+    pub(super) fn new(
+        config: &TraceConfig,
+        sender: Box<dyn Send + std::marker::Send>,
+        settings: Arc<Kept>,
+        outcomes: Arc<Outcomes>,
+    ) -> Self {
+        let own = [
+            text("service.name", &config.service_name),
+            text("service.version", env!("CARGO_PKG_VERSION")),
+            spans::number("process.pid", std::process::id()),
+        ];
+        let more = config.resource.iter().map(|(key, value)| text(key, value));
+        let resource = Resource { attributes: own.into_iter().chain(more).collect() };
+        Self { resource, sender, settings, outcomes, failing: false }
+    }
+
+    /// Sends until nobody is left who tells. `stop` ends when there is no more time to try again.
+    pub(super) fn run(mut self, from: &Receiver<Told>, stop: &Receiver<()>) {
+        while let Ok(first) = from.recv() {
+            let batch = self.gather(first, from);
+            self.deliver(batch, stop);
+        }
+    }
+
+    fn gather(&self, first: Told, from: &Receiver<Told>) -> Batch {
+        let (mut batch, mut next, clock) = (Batch::default(), Some(first), Clock::now());
+        let until = Instant::now() + OLD;
+        while let Some(told) = next {
+            let enough = self.take(&told, &clock, &mut batch);
+            if enough || batch.spans.len() >= FULL_SPANS {
+                break;
+            }
+            next = from.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+        }
+        batch
+    }
+
+    /// Takes one in; whether the settings ask for the batch to leave with it.
+    fn take(&self, told: &Told, clock: &Clock, batch: &mut Batch) -> bool {
+        spans::of(told, clock, &mut batch.spans);
+        batch.told += 1;
+        let Told::Call(call) = told else { return false };
+        batch.calls += 1;
+        let frequency = self.settings.with(&call.model, |scope| scope.log_frequency);
+        frequency > 0 && batch.calls >= frequency
+    }
+
+    fn deliver(&mut self, batch: Batch, stop: &Receiver<()>) {
+        let Batch { spans, told, .. } = batch;
+        let request = self.request(spans);
+        for attempt in 0..ATTEMPTS {
+            let fault = match self.sender.send(request.clone()) {
+                Ok(partial) => {
+                    if let Some(partial) = partial {
+                        let (spans, why) = (partial.rejected_spans, partial.error_message);
+                        tracing::warn!(spans, why, "the collector has not taken all spans");
+                    }
+                    self.outcomes.exported.add(told);
+                    return self.note(None);
+                }
+                Err(fault) => fault,
+            };
+            self.note(Some(&fault));
+            let Fault::Later { after, .. } = fault else { break };
+            let wait = after.unwrap_or(FIRST_WAIT * 2_u32.pow(attempt)).min(LONGEST_WAIT);
+            if attempt + 1 == ATTEMPTS || stop.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+        }
+        self.outcomes.failed.add(told);
+    }
+
+    fn request(&self, spans: Vec<Span>) -> Bytes {
+        let scope = Scope { name: "xebec".into(), version: env!("CARGO_PKG_VERSION").into() };
+        let request = ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans {
+                resource: Some(self.resource.clone()),
+                scope_spans: vec![ScopeSpans { scope: Some(scope), spans }],
+            }],
+        };
+        request.encode_to_vec().into()
+    }
+
+    /// Tells of a collector that does not take traces, once, and of the end of it.
+    fn note(&mut self, fault: Option<&Fault>) {
+        match (self.failing, fault) {
+            (false, Some(fault)) => {
+                tracing::warn!(error = fault.why(), "traces cannot be sent; serving goes on");
+            }
+            (true, None) => tracing::warn!("traces can be sent again"),
+            _ => (),
+        }
+        self.failing = fault.is_some();
+    }
+}
