@@ -27,7 +27,7 @@ export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: collector help demo test test-import lint bench soak profile tune-check engine peers peers-import tools generate clean
+.PHONY: help demo test test-import lint bench soak residents profile tune-check engine peers peers-import collector tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -52,9 +52,14 @@ bench: engine $(ENCODER) ## the table of docs/guide/performance.md; URL=grpc://h
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures bench --encoder $(ENCODER) $(if $(URL),--url $(URL))
 
-soak: engine $(ENCODER) ## 60 s at three times the capacity: memory, refusals, goodput
+soak: engine $(ENCODER) ## 60 s at three times the capacity, then 10 min of reloads at 70 %: memory, refusals, goodput, answers
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures soak --encoder $(ENCODER)
+	target/release/endure reloads
+
+residents: engine ## 2,000 models in memory for 200, beside one that is always asked for
+	cargo build --release --package xebec --package xebec-e2e --bins
+	target/release/endure residents
 
 profile: engine ## where the server's time goes under that load, by perf; PROTOCOL=grpc, binary or json
 	cargo build --profile profiling --package xebec
