@@ -27,7 +27,7 @@ export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench soak residents profile tune-check engine peers peers-import collector tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace soak residents profile tune-check engine peers peers-import collector tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -60,6 +60,10 @@ soak: engine $(ENCODER) ## 60 s at three times the capacity, then 10 min of relo
 residents: engine ## 2,000 models in memory for 200, beside one that is always asked for
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/endure residents
+
+bench-trace: engine ## what traces cost of the processor; BEFORE=a binary without them is measured beside it
+	cargo build --release --package xebec --package xebec-e2e --bins
+	target/release/figures trace $(if $(BEFORE),--before $(BEFORE))
 
 profile: engine ## where the server's time goes under that load, by perf; PROTOCOL=grpc, binary or json
 	cargo build --profile profiling --package xebec

@@ -2,15 +2,20 @@
 //!
 //! Names and helps of everything printed stand in [`names`]. Histograms are in seconds. Not here: text formats.
 //!
-//! Invariant: nothing here locks or allocates once a tenant is known, so recording can stand on the hot path.
-use crate::{TenantId, Timings, error::FailureReason};
+//! Invariant: nothing here waits for a lock, and of what is not traced nothing locks or allocates once a tenant is known,
+//! so recording can stand on the hot path.
+use crate::{TenantId, Timings, error::FailureReason, trace::SpanContext};
+use exemplar::Exemplars;
 use std::{
     sync::OnceLock,
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant, SystemTime},
 };
 
+mod exemplar;
 pub mod names;
+
+pub use exemplar::Exemplar;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -89,22 +94,38 @@ pub const BUCKETS_MICROSECONDS: [u64; 24] = [
     100_000, 200_000, 400_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000,
 ];
 
+/// The bucket of a duration.
+fn bucket(nanoseconds: u64) -> usize {
+    BUCKETS_MICROSECONDS.partition_point(|bound| bound * 1000 < nanoseconds)
+}
+
 /// A latency histogram.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS_MICROSECONDS.len() + 1],
     sum_nanoseconds: AtomicU64,
+    exemplars: Exemplars,
 }
 
 impl Histogram {
     /// Records one duration.
     pub fn observe(&self, duration: Duration) {
         let nanoseconds = nanoseconds(duration);
-        let bucket = BUCKETS_MICROSECONDS.partition_point(|bound| bound * 1000 < nanoseconds);
+        let bucket = bucket(nanoseconds);
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Relaxed);
         }
         self.sum_nanoseconds.fetch_add(nanoseconds, Relaxed);
+    }
+
+    /// Keeps a traced duration as the example of its bucket. It is observed besides.
+    pub fn exemplify(&self, exemplar: Exemplar) {
+        self.exemplars.keep(bucket(nanoseconds(exemplar.duration)), exemplar);
+    }
+
+    /// The example of a bucket, by its place in [`Self::counts`].
+    pub fn exemplar(&self, bucket: usize) -> Option<Exemplar> {
+        self.exemplars.get(bucket)
     }
 
     /// Counts per bucket, not cumulated, the unbounded one last.
@@ -199,6 +220,28 @@ impl TenantMetrics {
     /// How many failed, for whatever reason.
     pub fn failures(&self) -> u64 {
         self.failure.iter().map(Counter::get).sum()
+    }
+
+    /// Keeps a traced request as the example of its buckets; the durations are as in [`Self::succeed`].
+    pub fn exemplify(
+        &self,
+        span: SpanContext,
+        timings: &Timings,
+        (decode, encode, total): (Duration, Duration, Duration),
+    ) {
+        let at = SystemTime::now();
+        let compute = timings.compute_input + timings.compute_infer + timings.compute_output;
+        let all = [
+            (Phase::Total, total),
+            (Phase::Decode, decode),
+            (Phase::Queue, timings.queue),
+            (Phase::Compute, compute),
+            (Phase::Encode, encode),
+        ];
+        // Of a kept answer only the whole is observed.
+        for (phase, duration) in all.into_iter().take(if timings.cached { 1 } else { 5 }) {
+            self.phase(phase).exemplify(Exemplar { span, duration, at });
+        }
     }
 
     /// Records a request of `rows` rows that was answered now, at `done`, and whose whole way took `total`.
@@ -400,6 +443,25 @@ mod tests {
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
         assert!((histogram.sum_seconds() - 3_600.000_010_001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_bucket_keeps_the_newest_example_and_a_kept_answer_is_one_of_the_whole_alone() {
+        let number = |span| SpanContext {
+            trace: crate::trace::TraceId::new(1).unwrap(),
+            span: crate::trace::SpanId::new(span).unwrap(),
+        };
+        let metrics = TenantMetrics::default();
+        let took = |us| (Duration::from_micros(us), Duration::from_micros(us), Duration::from_micros(us));
+        let shown = |phase, bucket| metrics.phase(phase).exemplar(bucket).map(|kept| kept.span);
+        assert_eq!(shown(Phase::Total, 0), None);
+        metrics.exemplify(number(1), &Timings::default(), took(7));
+        metrics.exemplify(number(2), &Timings::default(), took(8));
+        metrics.exemplify(number(3), &Timings { cached: true, ..Timings::default() }, took(9));
+        metrics.exemplify(number(4), &Timings::default(), took(100_000_000));
+        assert_eq!((shown(Phase::Total, 1), shown(Phase::Decode, 1)), (Some(number(3)), Some(number(2))));
+        assert_eq!((shown(Phase::Queue, 0), shown(Phase::Total, 24)), (Some(number(4)), Some(number(4))));
+        assert_eq!(shown(Phase::Total, 0), None);
     }
 
     #[test]

@@ -1,40 +1,86 @@
-//! The metrics page: families of [`xebec_core::metrics::names`] as Prometheus text, version 0.0.4.
+//! The metrics page: families of [`xebec_core::metrics::names`] as Prometheus text, version 0.0.4, or as OpenMetrics.
 //!
-//! A page is written family by family; a family without samples is left out, as Triton does. Not here: who may read
-//! the page (its listener), what is counted (everybody).
+//! A page is written family by family; a family without samples is left out, as Triton does. Names are the same in both
+//! forms: OpenMetrics wants `_total` behind a counter's name, so counters without it, which are Triton's, are of unknown
+//! kind there. Only OpenMetrics has examples of traced requests. Not here: who may read the page (its listener), what is
+//! counted (everybody).
 //!
 //! # Source
-//! Prometheus, "Exposition formats", text-based format.
-use std::fmt::{Display, Write as _};
+//! Prometheus, "Exposition formats", text-based format; OpenMetrics 1.0, "Text format" and "Exemplars".
+use http::HeaderValue;
+use std::{
+    fmt::{Display, Write as _},
+    time::UNIX_EPOCH,
+};
 use xebec_core::metrics::{
-    BUCKETS_MICROSECONDS, Histogram,
+    BUCKETS_MICROSECONDS, Exemplar, Histogram,
     names::{Family, Kind},
 };
 
-/// The content type of the page.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// How a page is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Prometheus text, version 0.0.4.
+    #[default]
+    Text,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
+
+impl Form {
+    /// OpenMetrics for who takes it, whatever else is taken; text for all others.
+    pub fn accepted(accept: Option<&HeaderValue>) -> Self {
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let takes = |offer: &str| {
+            let (kind, parameters) = offer.split_once(';').unwrap_or((offer, ""));
+            let refused = parameters.split(';').any(|parameter| matches!(parameter.trim(), "q=0" | "q=0.0"));
+            kind.trim().eq_ignore_ascii_case("application/openmetrics-text") && !refused
+        };
+        if accept.split(',').any(takes) { Self::OpenMetrics } else { Self::Text }
+    }
+
+    /// The content type of the page.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// A page being written.
 #[derive(Debug, Default)]
-pub struct Page(String);
+pub struct Page {
+    text: String,
+    form: Form,
+}
 
 /// Samples of one family being written.
 #[derive(Debug)]
 pub struct Samples<'a> {
     page: &'a mut String,
+    form: Form,
     family: &'a Family,
     begun: bool,
 }
 
 impl Page {
+    /// An empty page.
+    pub fn new(form: Form) -> Self {
+        Self { text: String::new(), form }
+    }
+
     /// Begins a family.
     pub fn family<'a>(&'a mut self, family: &'a Family) -> Samples<'a> {
-        Samples { page: &mut self.0, family, begun: false }
+        Samples { page: &mut self.text, form: self.form, family, begun: false }
     }
 
     /// The text.
-    pub fn finish(self) -> String {
-        self.0
+    pub fn finish(mut self) -> String {
+        if self.form == Form::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
     }
 }
 
@@ -62,12 +108,13 @@ impl Samples<'_> {
         self.head();
         let counts = histogram.counts();
         let mut total = 0;
-        for (count, bound) in counts.iter().zip(BUCKETS_MICROSECONDS) {
+        for (at, count) in counts.iter().enumerate() {
             total += count;
-            self.line("_bucket", labels, Some(&seconds(bound)), "", &total);
+            let bound = BUCKETS_MICROSECONDS.get(at).map(|bound| self.seconds(*bound));
+            let bucket =
+                WithExample(total, histogram.exemplar(at).filter(|_| self.form == Form::OpenMetrics));
+            self.line("_bucket", labels, Some(bound.as_deref().unwrap_or("+Inf")), "", &bucket);
         }
-        total += counts.last().copied().unwrap_or(0);
-        self.line("_bucket", labels, Some("+Inf"), "", &total);
         self.line("_sum", labels, None, "", &histogram.sum_seconds());
         self.line("_count", labels, None, "", &total);
     }
@@ -75,14 +122,34 @@ impl Samples<'_> {
     fn head(&mut self) {
         if !self.begun {
             self.begun = true;
-            let kind = match self.family.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
+            let Family { name, help, kind, .. } = self.family;
+            let (name, kind) = match (kind, self.form, name.strip_suffix("_total")) {
+                (Kind::Counter, Form::OpenMetrics, Some(name)) => (name, "counter"),
+                (Kind::Counter, Form::OpenMetrics, None) => (*name, "unknown"),
+                (Kind::Counter, Form::Text, _) => (*name, "counter"),
+                (Kind::Gauge, ..) => (*name, "gauge"),
+                (Kind::Histogram, ..) => (*name, "histogram"),
             };
             // Writing into a String has no error to give.
-            let _ = writeln!(self.page, "# HELP {} {}", self.family.name, self.family.help);
-            let _ = writeln!(self.page, "# TYPE {} {kind}", self.family.name);
+            let _ = writeln!(self.page, "# HELP {name} {help}");
+            let _ = writeln!(self.page, "# TYPE {name} {kind}");
+        }
+    }
+
+    /// A bound; OpenMetrics writes its numbers as Go does.
+    fn seconds(&self, microseconds: u64) -> String {
+        let text = format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000);
+        let short = text.trim_end_matches('0');
+        match self.form {
+            Form::Text => short.trim_end_matches('.').to_owned(),
+            Form::OpenMetrics if microseconds < 100 => {
+                // All bounds have one digit then, and tens of microseconds are the next power.
+                let (digit, power) =
+                    if microseconds < 10 { (microseconds, 6) } else { (microseconds / 10, 5) };
+                format!("{digit}e-0{power}")
+            }
+            Form::OpenMetrics if short.ends_with('.') => format!("{short}0"),
+            Form::OpenMetrics => short.to_owned(),
         }
     }
 
@@ -101,9 +168,18 @@ impl Samples<'_> {
     }
 }
 
-fn seconds(microseconds: u64) -> String {
-    let text = format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// A count, and an example behind it.
+struct WithExample(u64, Option<Exemplar>);
+
+impl Display for WithExample {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(count, example) = self;
+        count.fmt(f)?;
+        let Some(Exemplar { span, duration, at }) = example else { return Ok(()) };
+        let (trace, span, took) = (span.trace, span.span, duration.as_secs_f64());
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        write!(f, " # {{trace_id=\"{trace}\",span_id=\"{span}\"}} {took} {at:.3}")
+    }
 }
 
 fn escape(text: &str) -> String {
@@ -136,6 +212,48 @@ mod tests {
              # TYPE nv_cpu_utilization gauge\n\
              nv_cpu_utilization 0.5\n"
         );
+    }
+
+    #[test]
+    fn openmetrics_has_the_same_names_and_examples_of_traced_requests() {
+        let (histogram, duration) = (Histogram::default(), Duration::from_micros(7));
+        histogram.observe(duration);
+        let (trace, span) = (xebec_core::trace::TraceId::new(1), xebec_core::trace::SpanId::new(2));
+        let span = xebec_core::trace::SpanContext { trace: trace.unwrap(), span: span.unwrap() };
+        histogram.exemplify(Exemplar { span, duration, at: UNIX_EPOCH + Duration::from_millis(1500) });
+        let mut page = Page::new(Form::OpenMetrics);
+        page.family(&names::REQUEST_SUCCESS).add(&["m", "1"], 3);
+        page.family(&names::PANICS).add(&[], 0);
+        page.family(&names::TOTAL_SECONDS).histogram(&["t", "m", "1"], &histogram);
+        let text = page.finish();
+        for line in [
+            "# TYPE nv_inference_request_success unknown\nnv_inference_request_success{model=\"m\",version=\"1\"} 3\n",
+            "# TYPE xebec_serve_panics counter\nxebec_serve_panics_total 0\n",
+            "le=\"5e-06\"} 0\n",
+            "le=\"1e-05\"} 1 # {trace_id=\"00000000000000000000000000000001\",span_id=\"0000000000000002\"} 0.000007 1.500\n",
+            "le=\"6e-05\"} 1\n",
+            "le=\"0.0001\"} 1\n",
+            "le=\"1.0\"} 1\n",
+            "le=\"2.5\"} 1\n",
+            "le=\"60.0\"} 1\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n") && !text.contains("# EOF\n#"));
+    }
+
+    #[test]
+    fn openmetrics_is_for_who_takes_it() {
+        for (accept, form) in [
+            (None, Form::Text),
+            (Some("*/*"), Form::Text),
+            (Some("text/plain;version=0.0.4"), Form::Text),
+            (Some("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2"), Form::OpenMetrics),
+            (Some("text/html, Application/OpenMetrics-Text"), Form::OpenMetrics),
+            (Some("application/openmetrics-text;q=0"), Form::Text),
+        ] {
+            assert_eq!(Form::accepted(accept.map(HeaderValue::from_static).as_ref()), form, "{accept:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,9 @@ impl<'a> Record<'a> {
             let decode = self.decoded.unwrap_or(received) - received;
             let durations = (decode, spent.done - spent.answered, spent.done - received);
             tenant.succeed(spent.rows, &spent.timings, spent.done, durations);
+            if let Some(traced) = &self.traced {
+                tenant.exemplify(traced.span, &spent.timings, durations);
+            }
         }
         self.tell(Some(spent), bytes_out, None);
         self.log(200, bytes_out, None);

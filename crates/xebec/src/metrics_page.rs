@@ -17,7 +17,7 @@ use xebec_engine::catalog::Catalog;
 use xebec_net::{
     body::Body,
     drain::Drain,
-    exposition::{CONTENT_TYPE, Page},
+    exposition::{Form, Page},
     process,
     reactor::{Counters, Listener},
     service::HttpService,
@@ -50,8 +50,11 @@ impl HttpService for MetricsPage {
         let mut response = Response::new(Bytes::new());
         let status = match (head.uri.path(), head.method) {
             ("/metrics", Method::GET | Method::HEAD) => {
-                *response.body_mut() = self.0.page().into();
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+                let form = Form::accepted(head.headers.get(header::ACCEPT));
+                *response.body_mut() = self.0.page(form).into();
+                let kind = HeaderValue::from_static(form.content_type());
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
                 StatusCode::OK
             }
             ("/metrics", _) => {
@@ -78,8 +81,8 @@ fn sum(upstream: &dyn Upstream, number: impl Fn(&TenantMetrics) -> u64) -> u64 {
 }
 
 impl Sources {
-    fn page(&self) -> String {
-        let mut page = Page::default();
+    fn page(&self, form: Form) -> String {
+        let mut page = Page::new(form);
         let upstreams = self.catalog.upstreams();
         inference(&mut page, &upstreams);
         cached(&mut page, &upstreams);

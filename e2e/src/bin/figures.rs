@@ -18,6 +18,9 @@ use xebec_e2e::{
     server::{Server, binary, engine_library},
 };
 
+#[path = "figures/trace.rs"]
+mod trace;
+
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -38,6 +41,18 @@ enum What {
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
     },
+    /// What traces cost of the processor.
+    Trace {
+        /// A binary without traces, to compare with.
+        #[arg(long)]
+        before: Option<PathBuf>,
+        /// Loads of each server.
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+        /// Length of one load, in seconds.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
     /// Three times the capacity, for a minute.
     Soak {
         /// The encoder that `models/make_encoder.py` made.
@@ -52,6 +67,7 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Bench { encoder, url, seconds } => bench(&encoder, &url, seconds),
+        What::Trace { before, rounds, seconds } => trace::cost(before.as_ref(), rounds, seconds),
         What::Soak { encoder, seconds } => soak(&encoder, seconds),
     }
 }
@@ -385,8 +401,12 @@ fn serve(folder: &Path, cores: &str, more: &[&str]) -> anyhow::Result<Server> {
 }
 
 fn start(args: &[&str], cores: &str) -> anyhow::Result<Server> {
+    start_with(&binary()?, args, cores)
+}
+
+fn start_with(binary: &Path, args: &[&str], cores: &str) -> anyhow::Result<Server> {
     let mut command = pinned(cores);
-    command.arg(binary()?).args(args).args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]);
+    command.arg(binary).args(args).args(["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]);
     command.env("ORT_DYLIB_PATH", engine_library()?);
     Server::spawn(command)
 }

@@ -293,6 +293,19 @@ fn trace_settings_are_changed_by_the_stock_tritonclient_and_at_once_in_force() {
 }
 
 #[test]
+fn a_traced_request_is_the_example_of_its_buckets_in_openmetrics() {
+    let receiver = Receiver::start(Manner::Good);
+    let server = server(&receiver.url(), &["--trace-rate", "4294967295"]);
+    assert_eq!(
+        (infer_traced(&server, &traceparent(true)), infer(server.http, "scaler", SCALER).status),
+        (200, 200)
+    );
+    let mut script = python("metrics_client.py", &server);
+    script.env("XEBEC_METRICS", server.metrics.to_string()).env("XEBEC_TRACE", TRACE);
+    pass(script, "2");
+}
+
+#[test]
 fn trace_settings_are_the_operators_to_change_and_nothing_is_traced_without_a_collector() {
     let serve = ["serve", "--model-repository", "models/testdata/repository"];
     let server = Server::start(&serve).unwrap();
