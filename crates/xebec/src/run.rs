@@ -86,7 +86,9 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         tracing::warn!("there is no model in what is to be served");
     }
     let mut failures = load(&catalog, scan, &config.control);
-    failures.extend(missing(&catalog, &config.control));
+    let missing = missing(&catalog, &config.control);
+    let all = all + missing.len();
+    failures.extend(missing);
     if !server.drain.is_draining() {
         if !failures.is_empty() && config.exit_on_error {
             server.stop(&ready);
