@@ -166,6 +166,12 @@ pub enum LoadError {
         /** The way out. */
         hint: String,
     },
+    /// What its runs take cannot be had.
+    #[error("{message}")]
+    Resources {
+        /** What, and the way out. */
+        message: String,
+    },
     /// A warm-up of the owner's failed.
     #[error("model_warmup '{name}' failed: {message}; correct its inputs in config.pbtxt, or leave it out")]
     Warmup {

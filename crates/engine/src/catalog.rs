@@ -9,6 +9,7 @@
 use crate::{
     backend::{Backend, LoadError},
     cache::Cache,
+    limiter::Limiter,
     onnx::OnnxError,
     repository::{
         RepositoryError, Scan,
@@ -78,10 +79,12 @@ pub struct Settings {
     pub uploads: bool,
     /// Bytes of answers that are kept, of models that ask for it; none if 0.
     pub cache: u64,
+    /// Where runs take turns, of models that ask for it; they take none if `None`.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 impl Settings {
-    /// Four loaders, no limit of memory, no files with an order.
+    /// Four loaders, no limit of memory, no files with an order, no turns.
     pub fn new(defaults: Defaults) -> Self {
         Self {
             defaults,
@@ -91,6 +94,7 @@ impl Settings {
             memory: None,
             uploads: false,
             cache: 0,
+            limiter: None,
         }
     }
 }

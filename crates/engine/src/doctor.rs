@@ -170,6 +170,11 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
     for (version, graph) in &graphs {
         fit(&candidate, *version, graph, &settings.defaults, &mut diagnosis);
     }
+    if let Some(config) = &read.config {
+        for idle in config::idle(config, settings.limiter.is_some()) {
+            diagnosis.say(Gravity::Note, &file, format!("{} has no effect: {}", idle.path, idle.why));
+        }
+    }
     if let Some(graph) = graphs.values().next_back() {
         let written = read.config.is_some() || read.is_broken;
         if written && (diagnosis.is_faulty() || read.is_changed) {

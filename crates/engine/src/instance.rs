@@ -1,8 +1,10 @@
 //! Instance threads: each takes a batch from the model's queue, runs it over its own stream, and asks again.
 //!
 //! Dropping the [`Pool`] drains it: what waits is run, then the threads end, and who drops it does not wait for that: it
-//! may be an I/O core that held the last request of a model that was unloaded. Not here: who is next (`queue`).
+//! may be an I/O core that held the last request of a model that was unloaded. An instance with a seat at the limiter takes its
+//! turn there before it takes a batch, so that what comes while it waits is in the batch. Not here: who is next (`queue`).
 use crate::{
+    limiter::{Seat, Turn},
     queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
@@ -52,17 +54,19 @@ impl Pool {
     pub(crate) fn start(
         facts: Arc<Facts>,
         rules: Rules,
-        runners: Vec<Runner>,
+        runners: Vec<(Runner, Option<Seat>)>,
         guard: Option<Guard>,
     ) -> std::io::Result<Self> {
         let state = State { queue: Queue::new(rules), idle: 0, stopping: false, next_deadline: None };
         let (idle, holding, due) = (Condvar::new(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts });
         let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new(), guard };
-        for (index, mut runner) in runners.into_iter().enumerate() {
+        for (index, (mut runner, seat)) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let name = format!("{}-{index}", pool.shared.facts.info.name);
-            let thread = std::thread::Builder::new().name(name).spawn(move || shared.serve(&mut runner))?;
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.serve(&mut runner, seat.as_ref()))?;
             pool.threads.push(thread);
         }
         Ok(pool)
@@ -130,15 +134,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, runner: &mut Runner) {
+    fn serve(&self, runner: &mut Runner, seat: Option<&Seat>) {
         let mut asker = Asker::Idle;
-        while let Some(batch) = self.next(asker) {
+        while let Some((batch, turn)) = self.next(asker, seat) {
             let (rows, limit) = (batch.rows(), batch.limit);
             let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
             let began = Instant::now();
             // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
             // told, and the instance goes on: without it the model would wait for ever.
             let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
+            drop(turn);
             let mut state = self.lock();
             state.queue.finish(rows);
             if went_well {
@@ -168,22 +173,40 @@ impl Shared {
         }
     }
 
-    /// Waits for a batch; `None` when it is time to end.
-    fn next(&self, mut asker: Asker) -> Option<Batch<Pending>> {
+    /// Waits for a batch, and for a turn if there is a seat to wait at; `None` when it is time to end.
+    fn next<'a>(
+        &self,
+        mut asker: Asker,
+        seat: Option<&'a Seat>,
+    ) -> Option<(Batch<Pending>, Option<Turn<'a>>)> {
+        let mut turn = None;
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             // Who is about to end waits for no company.
             let why = if state.stopping { Asker::Idle } else { asker };
+            if let (Some(seat), None) = (seat, &turn)
+                && state.queue.is_due(now, why)
+            {
+                drop(self.answer_left(state));
+                turn = Some(seat.turn(|| self.let_another_try()));
+                state = self.lock();
+                continue;
+            }
             let step = state.queue.next(now, why);
+            if !matches!(step, Step::Run(_)) {
+                // Another instance took what was there.
+                turn = None;
+            }
             state = match step {
                 Step::Run(batch) => {
+                    turn.iter_mut().for_each(Turn::used);
                     self.facts.metrics.pending.add(-i64::try_from(batch.jobs.len()).unwrap_or(0));
                     if state.idle > 0 && !state.queue.is_empty() {
                         self.idle.notify_one();
                     }
                     drop(self.answer_left(state));
-                    return Some(batch);
+                    return Some((batch, turn));
                 }
                 // Answering lets go of the lock, and what came meanwhile would be missed: look again first.
                 Step::WaitUntil(_) if state.queue.has_left() => self.answer_left(state),
@@ -208,6 +231,13 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// An instance of another group may need nothing that is taken.
+    fn let_another_try(&self) {
+        if self.lock().idle > 0 {
+            self.idle.notify_one();
         }
     }
 

@@ -16,6 +16,7 @@ pub mod formats;
 mod inline;
 pub mod inspect;
 mod instance;
+pub mod limiter;
 pub mod onnx;
 mod order;
 mod pace;

@@ -209,12 +209,25 @@ impl<T: Job> Queue<T> {
         self.sweep(now);
         let Some(first) = self.waiting.front() else { return Step::Empty };
         let preferred = self.preferred(first);
-        let until = self.oldest(first) + self.rules.max_delay;
-        if asker == Asker::Busy && until > now && preferred.is_none() && !self.has_full_batch() {
+        if let Some(until) = self.held_until(first, preferred, now, asker) {
             return Step::WaitUntil(until);
         }
         let limit = preferred.unwrap_or_else(|| self.room(first));
         Step::Run(self.take_batch(limit))
+    }
+
+    /// Whether [`Self::next`] would give a batch: for who has to get something else first.
+    pub(crate) fn is_due(&mut self, now: Instant, asker: Asker) -> bool {
+        self.sweep(now);
+        let first = self.waiting.front();
+        first.is_some_and(|first| self.held_until(first, self.preferred(first), now, asker).is_none())
+    }
+
+    /// Until when company is waited for, if it is.
+    fn held_until(&self, first: &T, preferred: Option<u64>, now: Instant, asker: Asker) -> Option<Instant> {
+        let until = self.oldest(first) + self.rules.max_delay;
+        let waits = asker == Asker::Busy && until > now && preferred.is_none() && !self.has_full_batch();
+        waits.then_some(until)
     }
 
     /// When the request that has waited longest came.

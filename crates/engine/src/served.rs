@@ -11,6 +11,7 @@ use crate::{
     edges::Edges,
     inline::Inline,
     instance::Pool,
+    limiter::{Limit, Limiter, Seat},
     order::Order,
     queue::{Level, Rules},
     repository::complete::Labels,
@@ -56,6 +57,10 @@ pub struct Plan {
     pub warmups: Vec<Warmup>,
     /// Runs side by side, exactly; a tiny model then has instance threads too. By the number of cores if `None`.
     pub instances: Option<u32>,
+    /// What runs of the instances take, group by group with the number of its instances; `None` if that is nothing.
+    pub(crate) limits: Vec<(u32, Option<Limit>)>,
+    /// Where they take it, if anywhere.
+    pub(crate) limiter: Option<Arc<Limiter>>,
     /// I/O cores of this process.
     pub cores: u32,
     /// What its graph is loaded for.
@@ -172,7 +177,8 @@ impl Served {
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
         let Plan { info, mut config, mut batching, edges, labels, warmups, instances, .. } = plan;
-        let Plan { cores, load, inline_below, observer, metrics, guard, .. } = plan;
+        let Plan { cores, load, inline_below, observer, metrics, guard, limits, limiter, .. } = plan;
+        let seats = seats(&info, &limits, limiter.as_ref())?;
         let facts = Arc::new(Facts { info: Arc::new(info), metrics, edges, observer });
         let (mut first, measured) = try_out(&*model, &facts, batching.max_rows)?;
         trial::warm_up_as_told(&mut *first, &facts, &warmups)?;
@@ -192,6 +198,7 @@ impl Served {
         }
         let tiny = load.objective == Objective::Throughput
             && instances.is_none()
+            && seats.is_empty()
             && load.threads.is_none_or(|threads| threads == 1)
             && load.accelerators().is_empty()
             && has_one_size(&facts.info)
@@ -203,7 +210,7 @@ impl Served {
             batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
             starting.inline(first, &batching)?
         } else {
-            starting.pool(&batching, instances, load.objective)?
+            starting.pool(&batching, instances, load.objective, seats)?
         };
         tracing::info!(
             model = %facts.info.name,
@@ -335,18 +342,38 @@ impl Starting {
         batching: &Batching,
         instances: Option<u32>,
         objective: Objective,
+        seats: Vec<Option<Seat>>,
     ) -> Result<Engine, LoadError> {
         let default = if objective == Objective::Latency { 1 } else { self.cores };
         let instances = instances.unwrap_or(default).max(1);
         let mut runners = Vec::new();
+        let mut seats = seats.into_iter();
         for _ in 0..instances {
             let mut stream = self.model.shared_stream()?;
             trial::warm_up_as_told(&mut *stream, &self.facts, &self.warmups)?;
-            runners.push(self.runner(Session::Shared, stream));
+            runners.push((self.runner(Session::Shared, stream), seats.next().flatten()));
         }
         let pool = Pool::start(Arc::clone(&self.facts), rules(batching, instances), runners, self.guard);
         pool.map(Engine::Pool).map_err(|source| LoadError::Threads { message: source.to_string() })
     }
+}
+
+/// The places of a model's instances at the limiter, in their order.
+///
+/// # Errors
+/// One could never run.
+fn seats(
+    info: &ModelInfo,
+    limits: &[(u32, Option<Limit>)],
+    limiter: Option<&Arc<Limiter>>,
+) -> Result<Vec<Option<Seat>>, LoadError> {
+    let Some(limiter) = limiter else { return Ok(Vec::new()) };
+    let model: Arc<str> = info.name.as_str().into();
+    let all = limits.iter().flat_map(|(count, limit)| (0..*count).map(move |_| limit.clone()));
+    let seat = |limit: Option<Limit>| limit.map(|limit| Seat::take(limiter, &model, limit)).transpose();
+    all.map(seat)
+        .collect::<Result<_, _>>()
+        .map_err(|unfit| LoadError::Resources { message: unfit.to_string() })
 }
 
 fn rules(batching: &Batching, instances: u32) -> Rules {

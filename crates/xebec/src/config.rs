@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use xebec_core::{ModelName, resource::Objective};
-use xebec_engine::{backend::library, repository::complete::Defaults};
+use xebec_engine::{backend::library, limiter::Declared, repository::complete::Defaults};
 use xebec_net::limits::Limits;
 use xebec_serve::{
     Dialect,
@@ -143,6 +143,8 @@ pub struct Config {
     pub model_memory: Option<u64>,
     /// Bytes of answers that are kept.
     pub cache: u64,
+    /// Runs take turns, and there is so much of these resources.
+    pub rate_limit: Option<Vec<Declared>>,
     /// A model that cannot be served ends the server.
     pub exit_on_error: bool,
     /// A model that cannot be served makes the server not ready.
@@ -227,6 +229,16 @@ pub fn load(
     let layers = Layers::gather(flags, environment, faults);
     let config = Reader { layers: &layers, faults }.config(wants_repository);
     faults.is_empty().then_some(config)
+}
+
+/// `NAME:COUNT` or `NAME:COUNT:DEVICE`.
+fn resource(text: &str) -> Option<Declared> {
+    let mut parts = text.split(':');
+    let name = parts.next().filter(|name| !name.is_empty() && !name.contains(char::is_whitespace))?;
+    let count = parts.next()?.parse().ok()?;
+    let device = parts.next().map(|device| device.parse().ok().filter(|device| *device >= 0));
+    let well_formed = parts.next().is_none() && device != Some(None);
+    well_formed.then(|| Declared { name: name.to_owned(), count, device: device.flatten() })
 }
 
 /// Reads settings by name, noting what is wrong and going on with the default.
@@ -377,6 +389,7 @@ impl<'a> Reader<'a> {
             loaders: self.count("model-load-thread-count", 1, 64),
             model_memory: Some(self.count("model-memory-budget", 0, usize::MAX) as u64).filter(|n| *n > 0),
             cache: self.count("response-cache-size", 0, usize::MAX) as u64,
+            rate_limit: self.rate_limit(),
             exit_on_error: self.flag("exit-on-error"),
             strict_readiness: self.flag("strict-readiness"),
             defaults: Defaults {
@@ -411,6 +424,20 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    fn rate_limit(&mut self) -> Option<Vec<Declared>> {
+        let on = self.word("rate-limit", &[("off", false), ("execution_count", true)]).unwrap_or(false);
+        let text = self.text("rate-limit-resource");
+        if !on && !text.is_empty() {
+            self.faults.add("--rate-limit-resource has no effect while --rate-limit is off; write --rate-limit execution_count");
+        }
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let all: Option<Vec<Declared>> = parts.map(resource).collect();
+        if all.is_none() {
+            self.fault("rate-limit-resource", "NAME:COUNT or NAME:COUNT:DEVICE, such as R1:4 or R1:4:0");
+        }
+        all.filter(|_| on)
     }
 
     /// When models are loaded. What is written for another mode is a fault: it would have no effect.

@@ -27,6 +27,7 @@ use xebec_engine::{
     TurnEnd,
     backend::{self, library},
     catalog::{Catalog, Failure, Poll, Settings as CatalogSettings, Source},
+    limiter::Limiter,
     repository::{Candidate, Scan},
 };
 use xebec_net::{
@@ -62,6 +63,7 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         memory: config.model_memory,
         uploads: config.uploads,
         cache: config.cache,
+        limiter: config.rate_limit.clone().map(|declared| Arc::new(Limiter::new(declared))),
         ..CatalogSettings::new(config.defaults)
     };
     let catalog = Catalog::new(backend, source.clone(), settings).context("cannot start the loaders")?;

@@ -11,7 +11,12 @@ use crate::{
     backend::{Backend, LoadError},
     cache::{Cache, Cached},
     onnx,
-    repository::{Candidate, complete, stamp::Stamp, sums::Sums},
+    repository::{
+        Candidate, complete,
+        config::{self, Idle},
+        stamp::Stamp,
+        sums::Sums,
+    },
     sequence::{Sequenced, plan},
     served::{Guard, Served},
 };
@@ -150,7 +155,11 @@ impl Builder<'_> {
             // An answer lets the next request of its sequence run: not in the middle of a run on an I/O core.
             plan.instances.get_or_insert(plan.cores);
         }
+        for Idle { path, why } in self.idle() {
+            tracing::warn!(model = %self.entry.name, version = version.get(), field = %path, %why, "a field of its configuration has no effect");
+        }
         let lease = self.lease(bytes(stamp, 1))?;
+        plan.limiter.clone_from(&self.settings.limiter);
         plan.observer.clone_from(&self.settings.observer);
         plan.metrics = self.entry.metrics(version);
         plan.guard = Some(self.guard(version, lease.clone()));
@@ -166,6 +175,11 @@ impl Builder<'_> {
         let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
         let sequenced = stateful.map(layer).transpose().map_err(threads)?;
         Ok(Started { served, sequenced, lease })
+    }
+
+    fn idle(&self) -> Vec<Idle> {
+        let config = self.wanted.candidate.config.as_ref();
+        config.map(|config| config::idle(config, self.settings.limiter.is_some())).unwrap_or_default()
     }
 
     /// With its answers kept, if its configuration asks for that.

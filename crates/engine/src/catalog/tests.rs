@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     backend::{LoadOptions, Model, rten::RtenBackend},
+    limiter::{Declared, Limiter},
     onnx,
     repository::Scan,
 };
@@ -270,6 +271,36 @@ fn a_model_larger_than_all_memory_for_models_is_refused_by_the_flags_name() {
     let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
     let error = house.ask("m", None).unwrap_err().to_string();
     assert!(error.contains("--model-memory-budget"), "{error}");
+}
+
+#[test]
+fn a_group_that_needs_more_than_there_is_is_refused_and_the_others_take_turns() {
+    let declared = Declared { name: "R".into(), count: 2, device: None };
+    let settings =
+        Settings { limiter: Some(Arc::new(Limiter::new(vec![declared]))), ..Settings::new(defaults()) };
+    let backend = Arc::new(RtenBackend::new(String::new()));
+    let config = |count: u32| {
+        format!("instance_group {{ count: 2 rate_limiter {{ resources {{ name: \"R\" count: {count} }} }} }}")
+    };
+    let (file, fits, large) = (scaler(1.0), config(2), config(3));
+    let files: [(&str, &[u8]); 4] = [
+        ("fits/1/model.onnx", &file),
+        ("fits/config.pbtxt", fits.as_bytes()),
+        ("large/1/model.onnx", &file),
+        ("large/config.pbtxt", large.as_bytes()),
+    ];
+    let house = House::with(&files, settings, backend);
+    let error = house.load("large").unwrap_err().to_string();
+    assert!(error.contains("Resource count for \"R\" is limited to 2"), "{error}");
+    assert!(error.contains("--rate-limit-resource R:3"), "{error}");
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..16).map(|_| scope.spawn(|| house.ask("fits", None))).collect();
+        asking.into_iter().for_each(|one| assert_eq!(one.join().unwrap(), Ok(1.0)));
+    });
+    // What the old revision holds is no reason to refuse the new one.
+    house.put("fits/config.pbtxt", config(1).as_bytes());
+    house.load("fits").unwrap();
+    assert_eq!(house.ask("fits", None), Ok(1.0));
 }
 
 #[test]

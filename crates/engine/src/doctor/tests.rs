@@ -51,6 +51,17 @@ fn a_model_that_is_right_has_no_findings() {
 }
 
 #[test]
+fn a_field_without_effect_is_a_note_with_the_way_to_one() {
+    let text = "max_batch_size: 8 dynamic_batching { } instance_group { rate_limiter { resources { name: \"R\" count: 1 } } }";
+    let (_folder, model) = house(SCALER, text);
+    let diagnosis = diagnose(&model);
+    let [note] = diagnosis.findings.as_slice() else { panic!("{diagnosis:?}") };
+    assert!(note.gravity == Gravity::Note && note.path.ends_with("config.pbtxt"));
+    assert!(note.message.starts_with("instance_group.rate_limiter has no effect: "), "{note:?}");
+    assert!(note.message.contains("--rate-limit execution_count"), "{note:?}");
+}
+
+#[test]
 fn every_misspelt_name_is_told_with_its_place_and_put_right() {
     let text =
         "# a comment\nmax_batchsize: 8\ninput [ { nam: \"x\" data_type: TYPE_FLOAT32 dims: [ 4 ] } ]\n";

@@ -118,6 +118,8 @@ pub fn plan(
         labels,
         warmups,
         instances,
+        limits: groups.limits,
+        limiter: None,
         cores: defaults.cores,
         load: LoadOptions {
             provider: candidate.resources.provider,

@@ -105,6 +105,26 @@ pub fn refusals(message: &DynamicMessage) -> Vec<String> {
     refused
 }
 
+/// A field that is set and does nothing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Names joined by dots.
+    pub path: String,
+    /// Why, and perhaps the way to an effect.
+    pub why: String,
+}
+
+/// What of a configuration is accepted and does nothing; `limited` says whether runs take turns.
+#[must_use]
+pub fn idle(config: &ModelConfig, limited: bool) -> Vec<Idle> {
+    let mut all = Vec::new();
+    if !limited && config.instance_group.iter().any(|group| group.rate_limiter.is_some()) {
+        let why = "runs take no turns while --rate-limit is off; start the server with --rate-limit execution_count";
+        all.push(Idle { path: "instance_group.rate_limiter".into(), why: why.into() });
+    }
+    all
+}
+
 /// Collects every field that is set and not honoured.
 fn walk(message: &DynamicMessage, prefix: &str, refused: &mut Vec<String>) {
     for (field, value) in message.fields() {

@@ -220,6 +220,8 @@ fn plan(extent: i64, batching: Batching) -> Plan {
         labels: Labels::new(),
         warmups: Vec::new(),
         instances: None,
+        limits: Vec::new(),
+        limiter: None,
         cores: 1,
         load: LoadOptions::default(),
         inline_below: Duration::from_micros(100),
@@ -617,4 +619,77 @@ fn answers_go_out_in_the_order_of_their_requests_where_the_owner_wants_it() {
         }
         assert_eq!(third.value(), Ok(vec![6.0]));
     }
+}
+
+/// A model whose runs wait at `door` and take so much of R, if anything.
+fn limited(
+    name: &str,
+    door: &Arc<Door>,
+    limiter: &Arc<Limiter>,
+    instances: u32,
+    need: Option<u32>,
+) -> Served {
+    let model = Fake {
+        door: Some(Arc::clone(door)),
+        extra_rows: 0,
+        slow: Duration::ZERO,
+        panics_over_zeros: false,
+        signature: Signature { inputs: vec![], outputs: vec![] },
+    };
+    let mut plan = plan(1, BATCHING);
+    plan.info.name = ModelName::parse(name).unwrap();
+    let key = ("R".into(), crate::limiter::Scope::Device(0));
+    plan.limits = vec![(instances, need.map(|count| Limit { needs: vec![(key, count)], priority: 1 }))];
+    plan.instances = Some(instances);
+    plan.limiter = Some(Arc::clone(limiter));
+    Served::start(Arc::new(model), plan).unwrap()
+}
+
+/// A door that opens for one run at a time.
+fn door() -> (Arc<Door>, Receiver<usize>, SyncSender<()>) {
+    let ((enter, entered), (leave, left)) = (sync_channel(100), sync_channel(100));
+    let door = Door { entered: enter, leave: Mutex::new(left), open: AtomicBool::new(false) };
+    (Arc::new(door), entered, leave)
+}
+
+#[test]
+fn a_run_waits_until_what_it_takes_is_given_back() {
+    let (door, entered, leave) = door();
+    let limiter = Arc::new(Limiter::new(Vec::new()));
+    let start = |name, need| limited(name, &door, &limiter, 1, need);
+    let (one, other, free) = (start("one", Some(2)), start("other", Some(1)), start("free", None));
+    assert!(!one.is_inline(), "an instance takes turns, an I/O core does not");
+    let first = send(&one, "first", &[1, 1], 1.0, None);
+    assert_eq!(entered.recv(), Ok(1));
+    let second = send(&other, "second", &[1, 1], 2.0, None);
+    let third = send(&other, "third", &[1, 1], 3.0, None);
+    let late = send(&other, "late", &[1, 1], 4.0, Some(Duration::from_millis(1)));
+    assert!(late.value().unwrap_err().contains("timeout"), "who waits for a turn can wait too long");
+    let fourth = send(&free, "fourth", &[1, 1], 5.0, None);
+    assert_eq!(entered.recv(), Ok(1), "what takes nothing waits for nobody");
+    assert!(entered.try_recv().is_err() && second.from.try_recv().is_err());
+    leave.send(()).unwrap();
+    leave.send(()).unwrap();
+    assert_eq!((first.value().unwrap(), fourth.value().unwrap()), (vec![2.0], vec![10.0]));
+    assert_eq!(entered.recv(), Ok(2), "what came while it waited is in the batch");
+    leave.send(()).unwrap();
+    assert_eq!((second.value().unwrap(), third.value().unwrap()), (vec![4.0], vec![6.0]));
+}
+
+#[test]
+fn what_waits_for_a_turn_when_the_model_goes_is_still_run() {
+    let (door, entered, leave) = door();
+    let limiter = Arc::new(Limiter::new(Vec::new()));
+    let start = || limited("m", &door, &limiter, 2, Some(1));
+    let (old, new) = (start(), start());
+    let first = send(&old, "first", &[1, 1], 1.0, None);
+    assert_eq!(entered.recv(), Ok(1));
+    let second = send(&old, "second", &[1, 1], 2.0, None);
+    let third = send(&new, "third", &[1, 1], 3.0, None);
+    drop(old);
+    for _ in 0..3 {
+        leave.send(()).unwrap();
+    }
+    let all: Vec<_> = [first, second, third].iter().map(|waiting| waiting.value().unwrap()).collect();
+    assert_eq!(all, [[2.0], [4.0], [6.0]]);
 }

@@ -48,6 +48,10 @@ macro_rules! settings {
             /// Allow listeners off loopback, without TLS and without identity: anybody who reaches them may use them.
             #[arg(long, help_heading = "Listeners", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
             pub i_know_this_is_insecure: Option<String>,
+            /// With execution_count: how much there is of a resource, on that device or on each; may be given several
+            /// times. Else as much as the most that an instance needs.
+            #[arg(long, value_name = "NAME:COUNT[:DEVICE]", help_heading = "Models")]
+            pub rate_limit_resource: Vec<String>,
             $($(
                 $(#[doc = $help])*
                 #[arg(long = $name, value_name = $value, help_heading = $heading, allow_negative_numbers = true $(, alias = $alias)*)]
@@ -62,17 +66,20 @@ macro_rules! settings {
                 variable: "XEBEC_I_KNOW_THIS_IS_INSECURE",
                 default: "false",
             },
+            Setting { name: "rate-limit-resource", variable: "XEBEC_RATE_LIMIT_RESOURCE", default: "" },
             $($(Setting { name: $name, variable: $variable, default: $default },)*)*
         ];
 
         impl Flags {
-            /// Every setting that was written on the command line, by name.
-            pub fn written(&self) -> Vec<(&'static str, &str)> {
+            /// Every setting that was written on the command line, by name; a list is joined by commas.
+            pub fn written(&self) -> Vec<(&'static str, String)> {
+                let resources = Some(self.rate_limit_resource.join(",")).filter(|text| !text.is_empty());
                 let all = [
                     ("i-know-this-is-insecure", &self.i_know_this_is_insecure),
+                    ("rate-limit-resource", &resources),
                     $($(($name, &self.$field),)*)*
                 ];
-                all.into_iter().filter_map(|(name, text)| Some((name, text.as_deref()?))).collect()
+                all.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect()
             }
         }
     };
@@ -121,6 +128,8 @@ settings! {
         model_memory_budget = "model-memory-budget" "XEBEC_MODEL_MEMORY_BUDGET" "BYTES" "0";
         /// Bytes of answers that are kept, of models whose config has response_cache; 0 keeps none.
         response_cache_size = "response-cache-size" "XEBEC_RESPONSE_CACHE_SIZE" "BYTES" "67108864";
+        /// Whether runs take turns at the resources of instance_group.rate_limiter: off or execution_count.
+        rate_limit = "rate-limit" "XEBEC_RATE_LIMIT" "MODE" "off";
         /// Whether a model that cannot be served ends the server.
         exit_on_error = "exit-on-error" "XEBEC_EXIT_ON_ERROR" "BOOL" "true";
         /// Whether a model that cannot be served makes the server not ready.

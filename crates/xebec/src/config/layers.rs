@@ -77,7 +77,7 @@ impl Layers {
             layers.repositories_of_environment = true;
         }
         for (name, text) in flags.written() {
-            layers.values.insert(name, (text.to_owned(), Place::CommandLine));
+            layers.values.insert(name, (text, Place::CommandLine));
         }
         if !flags.model_repository.is_empty() {
             layers.repositories.clone_from(&flags.model_repository);

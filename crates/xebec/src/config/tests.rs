@@ -242,6 +242,27 @@ fn what_another_control_mode_would_need_is_a_fault() {
 }
 
 #[test]
+fn resources_of_the_rate_limiter_are_a_repeated_flag_or_a_list_and_need_it_on() {
+    let declared = |name: &str, count, device| Declared { name: name.into(), count, device };
+    let limit = |flags: &[&str]| with_repository(flags).map(|config| config.rate_limit);
+    assert_eq!(limit(&[]), Ok(None));
+    let on = ["--rate-limit", "execution_count"];
+    assert_eq!(limit(&on), Ok(Some(vec![])));
+    let flags = ["--rate-limit-resource", "R1:4", "--rate-limit-resource", "R2:1:0"];
+    let both = vec![declared("R1", 4, None), declared("R2", 1, Some(0))];
+    assert_eq!(limit(&[&on[..], &flags].concat()), Ok(Some(both.clone())));
+    let file = "model-repository: DIR\nrate-limit: execution_count\nrate-limit-resource: R1:4, R2:1:0\n";
+    assert_eq!(load_file(file, &[], &[]).unwrap().rate_limit, Some(both));
+    let said = limit(&flags).unwrap_err();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("has no effect while --rate-limit is off"), "{said:?}");
+    for wrong in ["R1", "R1:x", ":4", "R1:4:x", "R1:4:-1", "R1:4:0:0", "a b:1"] {
+        let said = limit(&[&on[..], &["--rate-limit-resource", wrong]].concat()).unwrap_err();
+        assert!(said[0].contains("NAME:COUNT"), "{wrong}: {said:?}");
+    }
+}
+
+#[test]
 fn what_is_in_force_is_printed() {
     let mut out = Vec::new();
     with_repository(&["--http-port", "1234"]).unwrap().print(&mut out).unwrap();

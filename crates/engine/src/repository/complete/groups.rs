@@ -1,5 +1,6 @@
 //! Instance groups: how many runs side by side, and on what.
 use super::Misfit;
+use crate::limiter::{Limit, Scope};
 use xebec_core::model_config::{ModelConfig, ModelInstanceGroup, model_instance_group::Kind};
 
 /// What a model runs on.
@@ -18,6 +19,8 @@ pub(super) struct Groups {
     pub(super) device: Device,
     /// Runs side by side; `None` if no group says so.
     pub(super) instances: Option<u32>,
+    /// What a run takes, for the instances of each group; nothing if no group says so.
+    pub(super) limits: Vec<(u32, Option<Limit>)>,
 }
 
 /// Reads `instance_group`.
@@ -35,6 +38,7 @@ pub(super) fn groups(config: &ModelConfig) -> Result<Groups, Misfit> {
         if !group.passive {
             let count = u32::try_from(group.count).unwrap_or(1).max(1);
             all.instances = Some(all.instances.unwrap_or(0).saturating_add(count));
+            all.limits.push((count, limit(group, device)?));
         }
     }
     if all.instances.is_none() && !config.instance_group.is_empty() {
@@ -43,7 +47,36 @@ pub(super) fn groups(config: &ModelConfig) -> Result<Groups, Misfit> {
                 .into(),
         ));
     }
+    if all.limits.iter().all(|(_, limit)| limit.is_none()) {
+        all.limits.clear();
+    }
     Ok(all)
+}
+
+/// What a run of an instance takes; `None` if that is nothing.
+fn limit(group: &ModelInstanceGroup, device: Device) -> Result<Option<Limit>, Misfit> {
+    let Some(given) = &group.rate_limiter else { return Ok(None) };
+    let mut limit = Limit { needs: Vec::new(), priority: given.priority.max(1) };
+    for resource in &given.resources {
+        let scope = match device {
+            _ if resource.global => Scope::Global,
+            Device::Cpu => Scope::Device(0),
+            Device::Gpu(number) => Scope::Device(number),
+        };
+        let name = resource.name.as_str();
+        if name.is_empty() || name.contains([':', ',']) || name.contains(char::is_whitespace) {
+            return Err(Misfit(format!(
+                "instance_group.rate_limiter: '{name}' cannot be the name of a resource; write one without ':', ',' and blanks"
+            )));
+        }
+        if limit.needs.iter().any(|((known, _), _)| **known == *name) {
+            return Err(Misfit(format!(
+                "instance_group.rate_limiter names the resource '{name}' twice; write it once, with the count of both"
+            )));
+        }
+        limit.needs.push(((name.into(), scope), resource.count));
+    }
+    Ok(Some(limit).filter(|limit| !limit.needs.is_empty()))
 }
 
 fn device(group: &ModelInstanceGroup) -> Result<Device, Misfit> {
@@ -110,6 +143,28 @@ mod tests {
             ("instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]", "different devices"),
         ] {
             assert!(device(text).unwrap_err().contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_run_takes_the_resources_of_its_group() {
+        let limits = |text| read(text).unwrap().limits;
+        assert_eq!(limits("instance_group { count: 3 }"), []);
+        assert_eq!(limits("instance_group { rate_limiter { priority: 2 } }"), [], "it takes nothing");
+        let text = "instance_group [ { count: 2 rate_limiter { priority: 3 resources [ { name: \"R\" count: 4 }, { name: \"G\" global: true count: 1 } ] } }, { count: 1 } ]";
+        let needs = vec![(("R".into(), Scope::Device(0)), 4), (("G".into(), Scope::Global), 1)];
+        assert_eq!(limits(text), [(2, Some(Limit { needs, priority: 3 })), (1, None)]);
+        let gpu = limits(
+            "instance_group { kind: KIND_GPU gpus: [ 2 ] rate_limiter { resources { name: \"R\" count: 1 } } }",
+        );
+        assert_eq!(gpu[0].1.as_ref().unwrap().needs[0].0.1, Scope::Device(2));
+        for (resources, says) in [
+            ("{ name: \"R\" }, { name: \"R\" global: true }", "twice"),
+            ("{ count: 1 }", "cannot be the name"),
+            ("{ name: \"a:b\" }", "cannot be the name"),
+        ] {
+            let text = format!("instance_group {{ rate_limiter {{ resources [ {resources} ] }} }}");
+            assert!(read(&text).unwrap_err().contains(says), "{resources}");
         }
     }
 

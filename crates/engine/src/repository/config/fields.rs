@@ -303,7 +303,26 @@ pub const FIELDS: &[Field] = &[
         "instance_group.profile",
         "profiles are those of TensorRT engines, which are not served; leave it out",
     ),
-    refused("instance_group.rate_limiter", "instances take no turns; lower count, or leave it out"),
+    honoured(
+        "instance_group.rate_limiter.resources.name",
+        "a run takes the resource for its length, and who lacks it waits; with `--rate-limit execution_count`, else no effect, which is said at load",
+        "a_run_waits_until_what_it_takes_is_given_back",
+    ),
+    honoured(
+        "instance_group.rate_limiter.resources.global",
+        "counted once for the server instead of once for each device; the CPU counts as device 0",
+        "a_resource_is_counted_for_each_device_or_for_all_together",
+    ),
+    honoured(
+        "instance_group.rate_limiter.resources.count",
+        "how much a run takes; there is as much as `--rate-limit-resource` says, or as the most that an instance needs",
+        "there_is_as_much_as_the_most_that_an_instance_needs_or_as_is_declared",
+    ),
+    honoured(
+        "instance_group.rate_limiter.priority",
+        "a weight: an instance of 2 gets half of the turns of one of 1; 0 counts as 1",
+        "priority_two_gets_half_of_the_turns_of_priority_one",
+    ),
     honoured(
         "instance_group.passive",
         "a passive group runs nothing",
