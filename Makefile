@@ -59,7 +59,7 @@ soak: engine $(ENCODER) ## 60 s at three times the capacity, then 10 min of relo
 
 residents: engine ## 2,000 models in memory for 200, beside one that is always asked for
 	cargo build --release --package xebec --package xebec-e2e --bins
-	target/release/endure residents
+	taskset -c 1 target/release/endure residents
 
 bench-trace: engine ## what traces cost of the processor; BEFORE=a binary without them is measured beside it
 	cargo build --release --package xebec --package xebec-e2e --bins

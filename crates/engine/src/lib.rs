@@ -6,6 +6,7 @@
 //! Not here: sockets and protocols. This crate never sees `xebec-net`.
 #![deny(unsafe_code)]
 
+mod aside;
 pub mod backend;
 mod cache;
 pub mod catalog;

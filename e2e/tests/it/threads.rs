@@ -1,5 +1,5 @@
 //! Threads that a document asks for are there, and no others.
-use crate::wire::until;
+use crate::wire::{send, until};
 use std::fs;
 use xebec_e2e::{generate::root, server::Server};
 
@@ -29,4 +29,44 @@ fn a_model_gets_the_threads_its_document_asks_for() {
     // The instance that runs is one of the four. Threads that loaded the model may take a moment to be gone.
     until("three more threads run", || threads(&more) == threads(&one) + 3);
     until("two more instances are there", || threads(&most) == threads(&one) + 5);
+}
+
+/// Scheduling policies of a server's threads (proc_pid_stat(5), field 41), by their names.
+fn policies(server: &Server) -> Vec<(String, u32)> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let policy = |stat: String| {
+        let (before, after) = stat.rsplit_once(')').unwrap();
+        let name = before.split_once('(').unwrap().1.to_owned();
+        (name, after.split_whitespace().nth(38).unwrap().parse().unwrap())
+    };
+    stats.map(policy).collect()
+}
+
+#[test]
+fn a_load_beside_requests_leaves_no_thread_that_gives_way_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = root().join("models/testdata/repository/medium.onnx");
+    for (name, config) in [
+        ("one", "instance_group { count: 2 kind: KIND_CPU }"),
+        ("pooled", "parameters { key: 'intra_op_thread_count' value { string_value: '3' } }"),
+    ] {
+        fs::create_dir_all(folder.path().join(name).join("1")).unwrap();
+        fs::copy(&model, folder.path().join(name).join("1/model.onnx")).unwrap();
+        fs::write(folder.path().join(name).join("config.pbtxt"), config).unwrap();
+    }
+    let repository = folder.path().to_string_lossy();
+    let server =
+        Server::start(&["serve", "--model-repository", &repository, "--model-control-mode", "explicit"])
+            .unwrap();
+    let before = policies(&server).len();
+    for name in ["one", "pooled"] {
+        let path = format!("/v2/repository/models/{name}/load");
+        assert_eq!(send(server.http, "POST", &path, &[], b"").status, 200);
+    }
+    until("the thread that loaded is gone", || {
+        let policies = policies(&server);
+        // Two instances of the one, one and a pool of two more of the other.
+        policies.len() >= before + 5 && policies.iter().all(|(_, policy)| *policy == 0)
+    });
 }

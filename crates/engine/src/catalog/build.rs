@@ -8,6 +8,7 @@ use super::{
     entry::{Entry, Loaded, State, Wanted},
 };
 use crate::{
+    aside::{aside, patience},
     backend::{Backend, LoadError},
     cache::{Cache, Cached},
     onnx,
@@ -43,6 +44,8 @@ pub(super) struct Builder<'a> {
     pub(super) cache: Option<&'a Arc<Cache>>,
     pub(super) entry: &'a Arc<Entry>,
     pub(super) wanted: &'a Wanted,
+    /// Other models answer meanwhile, and go first.
+    pub(super) aside: bool,
     /// Sends another model out of memory; whether there was one.
     pub(super) evict: &'a dyn Fn() -> bool,
 }
@@ -59,7 +62,16 @@ pub fn start(
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
     let wanted = &Wanted { candidate: candidate.clone(), files: None };
-    let builder = Builder { backend, settings, budget: None, cache: None, entry, wanted, evict: &|| false };
+    let builder = Builder {
+        backend,
+        settings,
+        budget: None,
+        cache: None,
+        entry,
+        wanted,
+        aside: false,
+        evict: &|| false,
+    };
     builder.build(version).map(|loaded| loaded.served)
 }
 
@@ -117,26 +129,13 @@ impl Builder<'_> {
     }
 
     fn read(&self, path: &Path) -> Result<Files, CatalogError> {
-        let unreadable = |path: &Path| {
-            let path = path.to_owned();
-            |source| CatalogError::Read { path, source }
-        };
-        let mut stamp = Stamp::default();
-        stamp.add(path).map_err(unreadable(path))?;
         let folder = path.parent().unwrap_or(&self.wanted.candidate.root);
-        let bytes = std::fs::read(path).map_err(unreadable(path))?;
-        let sums = Sums::of(folder)?;
-        if let Some(sums) = &sums {
-            stamp.add(sums.path()).map_err(unreadable(sums.path()))?;
-            sums.check(path, &bytes)?;
+        if !self.aside {
+            return read(path, folder);
         }
-        let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
-        let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
-        for file in graph.check_external(folder).map_err(onnx)? {
-            stamp.add(&file).map_err(unreadable(&file))?;
-            sums.as_ref().map_or(Ok(()), |sums| sums.check_file(&file))?;
-        }
-        Ok(Files { graph, stamp })
+        let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
+        let (path, folder) = (path.to_owned(), folder.to_owned());
+        aside(patience(bytes), move || read(&path, &folder))
     }
 
     fn start(
@@ -160,6 +159,7 @@ impl Builder<'_> {
         }
         let lease = self.lease(bytes(stamp, 1))?;
         plan.limiter.clone_from(&self.settings.limiter);
+        plan.load.aside = self.aside;
         plan.observer.clone_from(&self.settings.observer);
         plan.metrics = self.entry.metrics(version);
         plan.guard = Some(self.guard(version, lease.clone()));
@@ -207,6 +207,28 @@ impl Builder<'_> {
     fn guard(&self, version: Version, lease: Option<Arc<Lease>>) -> Guard {
         Arc::new(Gone { entry: Arc::downgrade(self.entry), version, _lease: lease })
     }
+}
+
+fn read(path: &Path, folder: &Path) -> Result<Files, CatalogError> {
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        |source| CatalogError::Read { path, source }
+    };
+    let mut stamp = Stamp::default();
+    stamp.add(path).map_err(unreadable(path))?;
+    let bytes = std::fs::read(path).map_err(unreadable(path))?;
+    let sums = Sums::of(folder)?;
+    if let Some(sums) = &sums {
+        stamp.add(sums.path()).map_err(unreadable(sums.path()))?;
+        sums.check(path, &bytes)?;
+    }
+    let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
+    let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
+    for file in graph.check_external(folder).map_err(onnx)? {
+        stamp.add(&file).map_err(unreadable(&file))?;
+        sums.as_ref().map_or(Ok(()), |sums| sums.check_file(&file))?;
+    }
+    Ok(Files { graph, stamp })
 }
 
 /// Memory of a version, by the size of its files.

@@ -11,7 +11,10 @@ use crate::repository::{Candidate, RepositoryError};
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
 };
 use xebec_core::{InferError, ModelName, Version, port::Overrides};
 
@@ -100,9 +103,9 @@ impl Core {
     fn build(&self, entry: &Arc<Entry>, wanted: &Wanted, version: Version) -> Result<Loaded, CatalogError> {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
         let evict = || self.evict(entry);
-        let built =
-            Builder { backend, settings, budget, cache: self.cache.as_ref(), entry, wanted, evict: &evict }
-                .build(version);
+        let (cache, aside) = (self.cache.as_ref(), self.loaded.load(SeqCst));
+        let builder = Builder { backend, settings, budget, cache, entry, wanted, aside, evict: &evict };
+        let built = builder.build(version);
         let outcome = if built.is_ok() { &self.residents.loads } else { &self.residents.failed_loads };
         outcome.add(1);
         if let Err(error) = &built {

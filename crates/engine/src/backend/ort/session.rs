@@ -3,7 +3,10 @@
 //! Invariant: a provider that was asked for and cannot be had is an error that says what to install; the CPU never
 //! takes its place unasked.
 use super::{LoadError, LoadOptions, NAME};
-use crate::backend::options::{Accelerator, Level, Tuning};
+use crate::{
+    aside::{aside, patience},
+    backend::options::{Accelerator, Level, Tuning},
+};
 use ort::{
     environment::{Environment, GlobalThreadPoolOptions},
     ep::{self, ArbitrarilyConfigurableExecutionProvider as Configurable, ExecutionProviderDispatch},
@@ -45,6 +48,19 @@ pub(super) fn build(
     path: &Path,
     options: &LoadOptions,
 ) -> Result<Session, LoadError> {
+    // Pools and providers start threads that answer.
+    let starts_threads = pool(options).is_some_and(|threads| threads != 1)
+        || options.tuning.inter_threads.is_some_and(|threads| threads > 1)
+        || !options.accelerators().is_empty();
+    if !options.aside || starts_threads {
+        return build_here(environment, path, options);
+    }
+    let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
+    let (environment, path, options) = (environment.clone(), path.to_owned(), options.clone());
+    aside(patience(bytes), move || build_here(&environment, &path, &options))
+}
+
+fn build_here(environment: &Environment, path: &Path, options: &LoadOptions) -> Result<Session, LoadError> {
     let broken = |message: String| super::explain(path, message);
     let builder = Session::builder(environment).map_err(|error| broken(error.to_string()))?;
     let builder = threads(builder, options).map_err(broken)?;
@@ -59,14 +75,18 @@ fn text(error: ort::Error<SessionBuilder>) -> String {
     error.to_string()
 }
 
-fn threads(builder: SessionBuilder, options: &LoadOptions) -> Result<SessionBuilder, String> {
-    let own_pool = match (options.threads, options.objective) {
+/// Threads of a pool of the session's own, 0 for as many as there are cores; `None` if it uses the one of all.
+fn pool(options: &LoadOptions) -> Option<usize> {
+    match (options.threads, options.objective) {
         (Some(threads), _) => Some(usize::try_from(threads).unwrap_or(1).max(1)),
         (None, Objective::Throughput) => Some(1),
         (None, Objective::Latency) if options.tuning.inter_threads.is_some() => Some(0),
         (None, Objective::Latency) => None,
-    };
-    let Some(threads) = own_pool else { return Ok(builder) };
+    }
+}
+
+fn threads(builder: SessionBuilder, options: &LoadOptions) -> Result<SessionBuilder, String> {
+    let Some(threads) = pool(options) else { return Ok(builder) };
     let inter = options.tuning.inter_threads.map_or(1, |threads| usize::try_from(threads).unwrap_or(1));
     let builder = builder.with_independent_thread_pool().map_err(text)?;
     let builder = builder.with_intra_threads(threads).map_err(text)?;
