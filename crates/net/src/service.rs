@@ -120,22 +120,28 @@ pub struct GrpcMessage(pub(crate) Bytes);
 impl GrpcMessage {
     /// Encodes a message, uncompressed.
     pub fn encode(message: &impl prost::Message) -> Self {
-        let length = message.encoded_len();
-        let mut buffer = BytesMut::with_capacity(5 + length);
-        buffer.put_u8(0);
-        // A message over 4 GiB cannot be said in gRPC at all; the engine's outputs are bounded far below.
-        buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-        message.encode_raw(&mut buffer);
-        Self(buffer.freeze())
+        Self::of(message.encoded_len(), |buffer| message.encode_raw(buffer))
     }
 
     /// Puts the prefix before a message that is already encoded.
     pub fn raw(message: &[u8]) -> Self {
-        let mut buffer = BytesMut::with_capacity(5 + message.len());
+        Self::of(message.len(), |buffer| buffer.put_slice(message))
+    }
+
+    /// A message of so many bytes, which `write` writes.
+    pub fn of(length: usize, write: impl FnOnce(&mut BytesMut)) -> Self {
+        let mut buffer = BytesMut::with_capacity(5 + length);
         buffer.put_u8(0);
-        buffer.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-        buffer.extend_from_slice(message);
+        // A message over 4 GiB cannot be said in gRPC at all; the engine's outputs are bounded far below.
+        buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        write(&mut buffer);
+        debug_assert_eq!(buffer.len(), 5 + length);
         Self(buffer.freeze())
+    }
+
+    /// As it goes over the wire.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
     }
 }
 
