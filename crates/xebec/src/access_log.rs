@@ -1,122 +1,48 @@
-//! The access log: a line per call, written by a thread of its own.
+//! The access log: a line per call, written by a thread of its own ([`Lines`]).
 //!
-//! The I/O cores never wait for a disk: lines go through a bounded channel, and what does not fit is counted and told
-//! when there is room again. Never in a line: inputs, outputs, or an unbounded text of a caller.
-use crate::config::LogForm;
+//! Never in a line: inputs, outputs, or an unbounded text of a caller.
+use crate::{config::LogForm, lines::Lines};
 use serde_json::json;
 use std::{
     fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write},
     path::Path,
-    sync::{
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use xebec_core::{Principal, trace::SpanContext};
 use xebec_serve::{AccessEntry, AccessLog};
 
-/// Lines that may wait to be written.
-const WAITING_LINES: usize = 65_536;
-
-/// How long the last lines may take at the end.
-const LAST_LINES: Duration = Duration::from_secs(1);
-
 /// Formats lines and hands them to the writer.
-pub(crate) struct Lines {
+pub(crate) struct Calls {
     form: LogForm,
-    to: SyncSender<String>,
-    dropped: AtomicU64,
+    to: Arc<Lines>,
 }
 
-/// The thread that writes.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    /// Nothing is ever sent: its end is the thread's.
-    done: Receiver<()>,
-}
-
-impl Lines {
+impl Calls {
     /// Starts the writer.
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub(crate) fn start(form: LogForm, file: Option<&Path>) -> io::Result<(Self, Writer)> {
+    pub(crate) fn start(form: LogForm, file: Option<&Path>) -> io::Result<(Self, Arc<Lines>)> {
         let out: Box<dyn Write + Send> = match file {
             Some(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
             None => Box::new(io::stderr()),
         };
-        let (to, from) = sync_channel(WAITING_LINES);
-        let (alive, done) = sync_channel(0);
-        let write = move || {
-            write(out, &from);
-            drop(alive);
-        };
-        std::thread::Builder::new().name("access-log".into()).spawn(write)?;
-        Ok((Self { form, to, dropped: AtomicU64::new(0) }, Writer { done }))
+        let to = Lines::start("access log", form, out)?;
+        Ok((Self { form, to: Arc::clone(&to) }, to))
     }
 }
 
-impl Writer {
-    /// Waits until every line is written, once nobody is left who makes lines; a writer that is stuck is left behind.
-    pub(crate) fn finish(self) {
-        // Either way nothing is said: standard error may be what is stuck.
-        let _ = self.done.recv_timeout(LAST_LINES);
-    }
-}
-
-fn write(mut out: Box<dyn Write + Send>, from: &Receiver<String>) {
-    let mut failing = false;
-    // All that waits is one write; then the thread sleeps until the next line.
-    while let Ok(mut text) = from.recv() {
-        while text.len() < 1 << 20
-            && let Ok(line) = from.try_recv()
-        {
-            text.push_str(&line);
-        }
-        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        // Told once, and not for every line.
-        if let (Err(error), false) = (&written, failing) {
-            tracing::warn!(%error, "access log cannot be written");
-        }
-        failing = written.is_err();
-    }
-}
-
-impl AccessLog for Lines {
+impl AccessLog for Calls {
     fn record(&self, entry: &AccessEntry<'_>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut line = match self.form {
+        let line = match self.form {
             LogForm::Text => text(entry, now),
             LogForm::Json => structured(entry, now),
         };
-        let dropped = self.dropped.swap(0, Relaxed);
-        if dropped > 0 {
-            line.push_str(&loss(self.form, dropped, now));
-        }
-        match self.to.try_send(line) {
-            Ok(()) => (),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.dropped.fetch_add(dropped + 1, Relaxed);
-            }
-        }
-    }
-}
-
-/// Tells of lines that were lost, in the log's own form.
-fn loss(form: LogForm, dropped: u64, now: Duration) -> String {
-    match form {
-        LogForm::Text => format!("# {dropped} lines were dropped because the writer was too slow\n"),
-        LogForm::Json => {
-            let line = json!({
-                "time": now.as_secs_f64(),
-                "dropped_lines": dropped,
-                "error": "lines were dropped because the writer was too slow",
-            });
-            format!("{line}\n")
-        }
+        self.to.push(line.as_bytes());
     }
 }
 
@@ -212,28 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn every_line_of_the_json_form_is_an_object_also_the_one_that_tells_of_lost_lines() {
+    fn every_line_of_the_json_form_is_an_object() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("access.log");
-        let (lines, writer) = Lines::start(LogForm::Json, Some(&file)).unwrap();
-        lines.dropped.store(3, Relaxed);
-        lines.record(&entry());
-        drop(lines);
-        writer.finish();
+        let (calls, lines) = Calls::start(LogForm::Json, Some(&file)).unwrap();
+        calls.record(&entry());
+        calls.record(&entry());
+        lines.finish();
         let text = std::fs::read_to_string(&file).unwrap();
         let objects: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((objects.len(), &objects[1]["dropped_lines"]), (2, &json!(3)));
-    }
-
-    #[test]
-    fn the_end_waits_for_the_last_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("access.log");
-        let (lines, writer) = Lines::start(LogForm::Text, Some(&file)).unwrap();
-        (0..10_000).for_each(|_| lines.record(&entry()));
-        drop(lines);
-        writer.finish();
-        assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 10_000);
+        assert_eq!((objects.len(), &objects[1]["status"]), (2, &json!(200)));
     }
 }

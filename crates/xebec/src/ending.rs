@@ -3,7 +3,6 @@
 //! Invariants: the handlers are there before anything else is, so that no signal finds the process without; nothing
 //! that may block (standard error, a thread, the engine) stands between a signal and the end.
 use std::{
-    io::Write as _,
     process::exit,
     sync::mpsc::{Receiver, sync_channel},
     thread,
@@ -35,23 +34,11 @@ pub(crate) fn on_signal(
         first();
         // The receiver is gone if the server ends for another reason: the bound holds for that end too.
         let _ = tell.send(());
-        notice(bound);
         let _ = runtime.block_on(async { timeout(bound + GRACE, signals.next()).await });
         exit(1);
     };
     thread::Builder::new().name("signals".into()).spawn(watch)?;
     Ok(told)
-}
-
-/// Says that the server drains, from a thread of its own: nobody may read what it says.
-fn notice(bound: Duration) {
-    let seconds = bound.as_secs_f64();
-    let say = move || {
-        let mut err = std::io::stderr().lock();
-        let _ = writeln!(err, "draining: requests in flight get {seconds} s; a second signal ends at once");
-    };
-    // Without the thread the drain goes on all the same.
-    let _ = thread::Builder::new().name("notice".into()).spawn(say);
 }
 
 struct Signals {

@@ -15,6 +15,7 @@ pub mod infer;
 mod inputs;
 pub mod inspect;
 mod interrupt;
+mod lines;
 mod local;
 mod logging;
 mod metrics_page;

@@ -39,7 +39,7 @@ impl Local {
     /// A variable is wrong, or the engine is not to be had.
     pub(crate) fn start(library: Option<&Path>) -> anyhow::Result<Self> {
         let config = settings(library)?;
-        logging::start(&config);
+        logging::start(&config, std::io::stderr);
         let backend = backend::choose(&config.search)?;
         let settings = Settings::new(config.defaults);
         Ok(Self { backend, settings })

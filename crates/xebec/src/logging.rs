@@ -1,14 +1,15 @@
 //! The log on standard error, and which lines it has: by filters from the start, by kinds once a caller has said so.
 use crate::config::{Config, LogForm};
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal as _,
     sync::{Arc, Mutex, PoisonError},
 };
-use tracing::{Level, Metadata, level_filters::LevelFilter};
+use tracing::{Level, Metadata, field::display, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, Layer as _, Registry,
     filter::filter_fn,
-    fmt,
+    fmt::{self, MakeWriter},
     layer::{Filter, SubscriberExt as _},
     reload::{self, Handle},
     util::SubscriberInitExt as _,
@@ -24,10 +25,13 @@ pub(crate) struct Log {
 }
 
 /// Starts the log. A second start in one process changes nothing.
-pub(crate) fn start(config: &Config) -> Arc<Log> {
+pub(crate) fn start<W>(config: &Config, out: W) -> Arc<Log>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&config.log_level).unwrap_or_else(|_| EnvFilter::new("warn"));
     let (lines, log) = filtered(filter);
-    let out = fmt::layer().with_writer(std::io::stderr);
+    let out = fmt::layer().with_writer(out);
     // A line that cannot be written is lost. Told with eprintln!, as is the default, a closed standard error would be a
     // panic in whatever thread had something to say.
     let out = out.log_internal_errors(false);
@@ -42,6 +46,18 @@ pub(crate) fn start(config: &Config) -> Arc<Log> {
         }
     };
     Arc::new(log)
+}
+
+/// Has panics told as lines of the log. The hook of the standard library writes to standard error itself, and so waits for
+/// whoever reads it, on the thread of all the others' requests.
+pub(crate) fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
+        tracing::error!(thread, backtrace, "{panic}");
+    }));
 }
 
 /// The filter of the lines, and what changes it.

@@ -1,5 +1,5 @@
 //! The metrics page, on a listener of its own.
-use crate::telemetry::Outcomes;
+use crate::{lines::Lines, telemetry::Outcomes};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use std::{
@@ -35,6 +35,8 @@ pub(crate) struct Sources {
     pub(crate) drain: Drain,
     /// What became of traces, if they are made.
     pub(crate) traces: Option<Arc<Outcomes>>,
+    /// The logs, by name.
+    pub(crate) logs: Vec<(&'static str, Arc<Lines>)>,
     /// Ticks of the machine at the last page, for a rate.
     pub(crate) last_ticks: Mutex<(u64, u64)>,
 }
@@ -130,6 +132,10 @@ impl Sources {
             outcomes.add(&["exported"], traces.exported.get());
             outcomes.add(&["dropped"], traces.dropped.get());
             outcomes.add(&["failed"], traces.failed.get());
+        }
+        let mut lost = page.family(&names::LOG_LINES_LOST);
+        for (log, lines) in &self.logs {
+            lost.add(&[log], lines.lost.get());
         }
         page.family(&names::PANICS).add(&[], self.counters.panics.get());
         let mut connections = page.family(&names::CONNECTIONS);

@@ -3,10 +3,12 @@
 //! The listeners are bound before the models are loaded, so that probes are answered from the first moment: live at
 //! once, ready when everything is warm. SIGTERM and SIGINT drain from the first moment too (`ending`).
 use crate::{
-    access_log::{Lines, Writer},
+    access_log::Calls,
     admission::Laptop,
     config::{Config, ControlMode, Listener, Wanted},
-    ending, logging,
+    ending,
+    lines::Lines,
+    logging,
     metrics_page::{MetricsPage, Sources},
     telemetry::{self, Exporter},
 };
@@ -46,10 +48,22 @@ const MODELS_WORTH_A_BAR: usize = 8;
 /// Serves until told to end. `services` are the models of `up`; without them the repositories are scanned.
 ///
 /// # Errors
-/// The engine, a listener or a repository is not to be had.
+/// The system has no room for the thread that writes the log. What else goes wrong is told there.
 pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::Result<ExitCode> {
+    let lines = Lines::start("log", config.log_form, std::io::stderr());
+    let lines = lines.context("cannot start the thread that writes the log")?;
+    let ended = serve(config, services, &lines);
+    if let Err(error) = &ended {
+        lines.push(format!("error: {error:#}\n").as_bytes());
+    }
+    lines.finish();
+    Ok(ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS))
+}
+
+fn serve(config: &Config, services: Option<Vec<Candidate>>, lines: &Arc<Lines>) -> anyhow::Result<()> {
     let started = Instant::now();
-    let log = logging::start(config);
+    let log = logging::start(config, Arc::clone(lines));
+    logging::tell_of_panics();
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let drain = Drain::new(config.exit_timeout);
     let backend = backend::choose(&config.search)?;
@@ -71,16 +85,20 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
     let (ready, readiness) = watch::channel(false);
     let told = ending::on_signal(config.exit_timeout, {
         let (drain, ready, catalog) = (drain.clone(), ready.clone(), Arc::clone(&catalog));
+        let (lines, seconds) = (Arc::clone(lines), config.exit_timeout.as_secs_f64());
         move || {
             drain.begin(Instant::now());
             ready.send_replace(false);
             catalog.stop_loading();
+            let notice =
+                format!("draining: requests in flight get {seconds} s; a second signal ends at once\n");
+            lines.push(notice.as_bytes());
         }
     })
     .context("cannot watch for signals")?;
     let scan = source.scan()?;
     let seen = Poll::new(&scan);
-    let server = Running::start(config, &catalog, readiness, drain, log)?;
+    let server = Running::start(config, &catalog, readiness, drain, (log, lines))?;
     server.greet(&catalog);
     let all = versions(&scan, &config.control);
     let may_come = matches!(config.control, ControlMode::Poll { .. } | ControlMode::Explicit { .. });
@@ -114,7 +132,7 @@ pub(crate) fn run(config: &Config, services: Option<Vec<Candidate>>) -> anyhow::
         drop(poller);
     }
     server.stop(&ready);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Says that the server is ready. Nobody may listen any more: it serves all the same.
@@ -166,7 +184,7 @@ fn load(catalog: &Catalog, scan: Scan, control: &ControlMode) -> Vec<Failure> {
 struct Running {
     reactor: Reactor,
     drain: Drain,
-    access_log: Option<Writer>,
+    access_log: Option<Arc<Lines>>,
     exporter: Option<Exporter>,
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
@@ -179,10 +197,10 @@ impl Running {
         catalog: &Arc<Catalog>,
         readiness: watch::Receiver<bool>,
         drain: Drain,
-        log: Arc<logging::Log>,
+        (log, lines): (Arc<logging::Log>, &Arc<Lines>),
     ) -> anyhow::Result<Self> {
         let (unrouted, counters) = (Arc::new(Unrouted::default()), Arc::new(Counters::default()));
-        let (lines, access_log) = access_log(config)?.unzip();
+        let (calls, access_log) = access_log(config)?.unzip();
         let traces = config.trace.as_ref().map(telemetry::start).transpose();
         let (telemetry, exporter) = traces.context("cannot start the thread that sends traces")?.unzip();
         let explicit = matches!(config.control, ControlMode::Explicit { .. });
@@ -200,7 +218,7 @@ impl Running {
             },
             drain: drain.clone(),
             readiness,
-            access_log: lines.map(|lines| Arc::new(lines) as Arc<dyn AccessLog>),
+            access_log: calls.map(|calls| Arc::new(calls) as Arc<dyn AccessLog>),
             tracer: telemetry.map(|telemetry| Arc::new(telemetry) as Arc<dyn Tracer>),
             unrouted: Arc::clone(&unrouted),
             shared_memory: config
@@ -215,6 +233,11 @@ impl Running {
             unrouted,
             drain: drain.clone(),
             traces: exporter.as_ref().map(|exporter: &Exporter| Arc::clone(&exporter.outcomes)),
+            logs: [("server", lines)]
+                .into_iter()
+                .chain(access_log.as_ref().map(|lines| ("access", lines)))
+                .map(|(name, lines)| (name, Arc::clone(lines)))
+                .collect(),
             last_ticks: Mutex::new((0, 0)),
         });
         let cores = config.io_threads;
@@ -259,8 +282,8 @@ impl Running {
         self.drain.begin(Instant::now());
         ready.send_replace(false);
         self.reactor.join();
-        if let Some(writer) = self.access_log {
-            writer.finish();
+        if let Some(lines) = self.access_log {
+            lines.finish();
         }
         if let Some(exporter) = self.exporter {
             exporter.finish();
@@ -273,10 +296,10 @@ fn listen(name: &str, listener: Listener, cores: usize) -> anyhow::Result<Option
     bound.with_context(|| format!("--{name}-address and --{name}-port"))
 }
 
-fn access_log(config: &Config) -> anyhow::Result<Option<(Lines, Writer)>> {
+fn access_log(config: &Config) -> anyhow::Result<Option<(Calls, Arc<Lines>)>> {
     let Some(form) = config.access_log else { return Ok(None) };
     let file = config.access_log_file.as_deref();
-    let started = Lines::start(form, file).with_context(|| {
+    let started = Calls::start(form, file).with_context(|| {
         let path = file.map_or_else(|| PathBuf::from("standard error"), PathBuf::from);
         format!("cannot write the access log to {}", path.display())
     })?;

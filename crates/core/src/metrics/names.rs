@@ -71,6 +71,7 @@ families! {
     CACHE_ENTRIES = Gauge "xebec_engine_response_cache_entries" [] "Answers that are kept";
     CACHE_EVICTIONS = Counter "xebec_engine_response_cache_evictions_total" [] "Answers that went to make room for others";
     TRACES = Counter "xebec_serve_traces_total" ["outcome"] "Calls and runs that were traced, by what became of them (exported, dropped for want of room, failed at the collector)";
+    LOG_LINES_LOST = Counter "xebec_serve_log_lines_lost_total" ["log"] "Lines of a log (server, access) that were lost because nobody read them in time or they could not be written";
     PANICS = Counter "xebec_serve_panics_total" [] "Requests that ended in a panic of ours, answered with an internal error";
     CONNECTIONS = Gauge "xebec_net_connections" ["listener"] "Open connections";
     CONNECTIONS_REFUSED = Counter "xebec_net_connections_refused_total" ["listener"] "Connections closed at once because the limit was reached";

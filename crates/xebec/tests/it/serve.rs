@@ -116,6 +116,62 @@ fn a_standard_error_that_nobody_reads_does_not_keep_the_server_from_its_end() {
     assert_eq!(server.end(), Some(0));
 }
 
+/// What a pipe holds before whoever writes to it waits.
+const PIPE_BYTES: usize = 64 << 10;
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let mut server = Server::start(1, &["--log-level", "trace", "--exit-timeout-secs", "30"]);
+    let http = server.line("http").unwrap();
+    server.line("ready").unwrap();
+    let mut stream = TcpStream::connect(http.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(BOUND)).unwrap();
+    let mut answer = [0; 4096];
+    for _ in 0..2000 {
+        stream.write_all(post().replace("FP32", "FP99").as_bytes()).unwrap();
+        let length = stream.read(&mut answer).unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 400"));
+    }
+    drop(stream);
+    server.terminate();
+    let mut err = server.child.stderr.take().unwrap();
+    let said = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        err.read_to_end(&mut said).unwrap();
+        said
+    });
+    assert_eq!(server.end(), Some(0));
+    let said = said.join().unwrap();
+    assert!(said.len() >= PIPE_BYTES, "the pipe was to be full: {} bytes", said.len());
+}
+
+#[test]
+fn why_a_server_cannot_start_is_told_behind_its_log_and_its_drain_too() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("broken.onnx"), "no model").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xebec"));
+    command.args(["serve", "--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]);
+    let output = command.arg("--model-repository").arg(folder.path()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("model=broken"), "{said}");
+    assert!(
+        said.lines().last().unwrap().starts_with("error: 1 of 1 model versions cannot be served"),
+        "{said}"
+    );
+
+    let mut server = Server::start(1, &[]);
+    server.line("ready").unwrap();
+    server.terminate();
+    assert_eq!(server.end(), Some(0));
+    let mut said = String::new();
+    server.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(
+        said.ends_with("draining: requests in flight get 30 s; a second signal ends at once\n"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_time_to_drain_bounds_the_process_also_with_a_request_that_never_ends() {
     let mut server = Server::start(1, &["--exit-timeout-secs", "0.2"]);
