@@ -19,7 +19,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How long a peer may take to acknowledge that an idle connection is closed.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A body that moves so far within the stall timeout is not stalled.
+/// A body or an answer that moves so far within the stall timeout is not stalled.
 pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
 
 /// What a connection is doing.
@@ -56,6 +56,8 @@ pub(crate) struct Conn {
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
     blocked_since: Cell<Option<u32>>,
+    /// Bytes written since then.
+    unblocked: Cell<usize>,
     clock: Rc<Cell<u32>>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
@@ -70,6 +72,7 @@ impl Conn {
             since: Cell::new(now),
             progress: Cell::new(0),
             blocked_since: Cell::new(None),
+            unblocked: Cell::new(0),
             clock,
             order: Cell::new(Order::Go),
             waker: RefCell::new(None),
@@ -103,15 +106,30 @@ impl Conn {
         }
     }
 
-    /// Notes that a write went on, or that it waits for the peer.
-    pub(crate) fn written(&self, waits: bool) {
-        if !waits {
-            if self.blocked_since.take().is_some() {
-                // Whoever reads at last is given time from here on.
-                self.since.set(self.clock.get());
-            }
-        } else if self.blocked_since.get().is_none() {
+    /// Notes that a write waits for the peer.
+    pub(crate) fn blocked(&self) {
+        if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(self.clock.get()));
+            self.unblocked.set(0);
+        }
+    }
+
+    /// Notes that bytes left.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        if self.blocked_since.get().is_some() {
+            // A byte now and then is no progress here either.
+            self.unblocked.set(self.unblocked.get() + bytes);
+            if self.unblocked.get() >= PROGRESS_BYTES {
+                self.drained();
+            }
+        }
+    }
+
+    /// Notes that everything has left.
+    pub(crate) fn drained(&self) {
+        if self.blocked_since.take().is_some() {
+            // Whoever reads at last is given time from here on.
+            self.since.set(self.clock.get());
         }
     }
 
@@ -194,6 +212,14 @@ impl<T> Watched<T> {
     pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
         Self { inner, conn }
     }
+
+    fn note(&self, outcome: &Poll<io::Result<usize>>) {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => self.conn.wrote(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.conn.blocked(),
+        }
+    }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
@@ -216,7 +242,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.conn.written(outcome.is_pending());
+        self.note(&outcome);
         outcome
     }
 
@@ -230,7 +256,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
             return self.poll_write(cx, together);
         }
         let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.conn.written(outcome.is_pending());
+        self.note(&outcome);
         outcome
     }
 
@@ -239,6 +265,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Asked for when nothing is left to be written.
+        self.conn.drained();
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -293,11 +321,29 @@ mod tests {
         let (conn, clock) = at(Phase::Busy);
         clock.set(clock.get() + 1000);
         assert_eq!(conn.judge(&limits), Order::Go);
-        conn.written(true);
+        conn.blocked();
         clock.set(clock.get() + 5);
         assert_eq!(conn.judge(&limits), Order::Abort);
-        conn.written(false);
+        conn.drained();
         assert_eq!(conn.judge(&limits), Order::Go);
+    }
+
+    #[test]
+    fn an_answer_that_keeps_being_read_is_not_cut_off_and_one_of_which_a_byte_is_read_now_and_then_is() {
+        let limits = Limits { stall_timeout: TICK * 4, ..Limits::default() };
+        let (conn, clock) = at(Phase::Done);
+        for _ in 0..20 {
+            conn.blocked();
+            clock.set(clock.get() + 3);
+            conn.wrote(PROGRESS_BYTES);
+            assert_eq!(conn.judge(&limits), Order::Go);
+        }
+        for _ in 0..5 {
+            conn.blocked();
+            clock.set(clock.get() + 1);
+            conn.wrote(1);
+        }
+        assert_eq!(conn.judge(&limits), Order::Abort);
     }
 
     #[test]
@@ -338,10 +384,10 @@ mod tests {
         let (conn, clock) = at(Phase::Idle);
         conn.command(Order::Finish);
         for _ in 0..5 {
-            conn.written(true);
+            conn.blocked();
             clock.set(clock.get() + ticks(GOODBYE) + 1);
             assert_eq!(conn.judge(&Limits::default()), Order::Go);
-            conn.written(false);
+            conn.drained();
             assert_eq!(conn.judge(&Limits::default()), Order::Go);
         }
         clock.set(clock.get() + ticks(GOODBYE) + 1);

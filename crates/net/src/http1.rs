@@ -10,6 +10,7 @@
 //! dropped: from here the two cannot be told apart.
 use crate::{
     body::Body,
+    budget::Hold,
     caught::caught,
     conn::{Conn, GOODBYE, Order, Phase},
     reactor::Core,
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use head::Head;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
-use outbox::Manner;
+use outbox::{COPIED_BYTES, Manner};
 pub use refusal::Refusal;
 use std::{
     future::{Future, poll_fn},
@@ -30,7 +31,7 @@ use std::{
 use tokio::net::TcpStream;
 pub use wire::BrokenBody;
 pub(crate) use wire::Wire;
-use xebec_core::Principal;
+use xebec_core::{Principal, error::RETRY_AFTER_SECONDS};
 
 mod chunk;
 pub(crate) mod date;
@@ -65,6 +66,8 @@ enum End {
 /// An answer, and what about its request says how it is sent.
 struct Answered {
     answer: Response<Bytes>,
+    /// Until it is sent its memory counts as that of its request did.
+    hold: Hold,
     head_only: bool,
     old: bool,
 }
@@ -85,7 +88,7 @@ pub(crate) async fn serve<S: HttpService>(
     conn: Rc<Conn>,
     core: Rc<Core>,
 ) {
-    let wire = Wire::new(stream, Rc::clone(&conn));
+    let wire = Wire::new(stream, Rc::clone(&conn), &core.budget);
     let connection = Connection { wire, principal: &principal, service: &*service, conn: &conn, core: &core };
     let mut live = pin!(connection.run());
     let end = poll_fn(|cx| match conn.order(cx) {
@@ -112,7 +115,8 @@ impl<S: HttpService> Connection<'_, S> {
                 Err(refusal) => {
                     tracing::debug!(error = %refusal, "not a request");
                     let answer = fault(refusal.status(), refusal.body());
-                    self.push(&Answered { answer, head_only: false, old: false }, true);
+                    let hold = Hold::new(Rc::clone(&self.core.budget));
+                    self.push(Answered { answer, hold, head_only: false, old: false }, true);
                     true
                 }
             };
@@ -180,7 +184,7 @@ impl<S: HttpService> Connection<'_, S> {
         let owes = self.wire.pipe().inbox.owes_body();
         // Who asks before sending has sent nothing that would have to be skipped.
         let closes = last || (owes && (asks_first || !self.skip().await)) || self.ends_here().await;
-        self.push(&answered, closes);
+        self.push(answered, closes);
         Some(closes)
     }
 
@@ -196,7 +200,7 @@ impl<S: HttpService> Connection<'_, S> {
         }
         let answered = poll_fn(|cx| self.poll_several(&mut calls, cx)).await?;
         let closes = last || self.ends_here().await;
-        self.push(&answered, closes);
+        self.push(answered, closes);
         Some(closes)
     }
 
@@ -208,7 +212,7 @@ impl<S: HttpService> Connection<'_, S> {
     ) -> Poll<Option<Answered>> {
         while let Poll::Ready(answered) = calls.poll_next_unpin(cx) {
             match answered {
-                Some(answered) if !calls.is_empty() => self.push(&answered, false),
+                Some(answered) if !calls.is_empty() => self.push(answered, false),
                 answered => return Poll::Ready(answered),
             }
         }
@@ -233,14 +237,21 @@ impl<S: HttpService> Connection<'_, S> {
                 fault(StatusCode::INTERNAL_SERVER_ERROR, said)
             })
         };
-        Answered { answer, head_only, old }
+        let mut hold = Hold::new(Rc::clone(&self.core.budget));
+        let size = answer.body().len();
+        // What is small is told all the same: that there is no room, for one.
+        let fits = hold.grow(size).is_ok() || size <= COPIED_BYTES;
+        let answer = if fits { answer } else { no_room() };
+        Answered { answer, hold, head_only, old }
     }
 
-    fn push(&self, answered: &Answered, closes: bool) {
-        let Answered { answer, head_only, old } = answered;
+    fn push(&self, answered: Answered, closes: bool) {
+        let Answered { answer, hold, head_only, old } = answered;
         let date = self.core.date.get();
-        let manner = Manner { date: date.as_bytes(), closes, keeps: *old, head_only: *head_only };
-        self.wire.pipe().outbox.push(answer, manner);
+        let manner = Manner { date: date.as_bytes(), closes, keeps: old, head_only };
+        let mut pipe = self.wire.pipe();
+        pipe.outbox.push(&answer, manner);
+        pipe.held.take_over(hold);
     }
 
     /// Whether an answer is the last because the server stops. Behind a close no answer may follow, so it is said only if
@@ -276,6 +287,15 @@ impl<S: HttpService> Connection<'_, S> {
 /// `OPTIONS *` asks the server as a whole whether it is there.
 fn is_ping(head: &Parts) -> bool {
     head.method == Method::OPTIONS && head.uri.path() == "*"
+}
+
+/// The answer is made, and there is no memory to keep it until its caller has read it.
+fn no_room() -> Response<Bytes> {
+    let hint = "try again in a moment; the operator can raise the limit with --max-buffered-bytes";
+    let said = refusal::body("the requests and answers that wait fill the memory for them", Some(hint));
+    let mut response = fault(StatusCode::SERVICE_UNAVAILABLE, said);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    response
 }
 
 /// What the network side itself has to say.

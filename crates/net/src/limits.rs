@@ -14,14 +14,14 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A connection on which nothing happens.
     pub idle_timeout: Duration,
-    /// A body that does not come, 16 KiB of it at least, or an answer that is not read.
+    /// A body that does not come, or an answer that is not read, 16 KiB of it at least.
     pub stall_timeout: Duration,
     /// One body of HTTP, in bytes; what reads it enforces it.
     pub max_body_bytes: usize,
     /// One gRPC message, in bytes, compressed and decompressed.
     pub max_message_bytes: usize,
-    /// Requests that are being read or wait for their answer, in bytes, over all I/O cores: an equal share each. A request
-    /// that is alone on its core always fits.
+    /// Requests that are being read or wait for their answer, and answers that wait to be read, in bytes, over all I/O
+    /// cores: an equal share each. One that is alone on its core always fits.
     pub max_buffered_bytes: usize,
     /// Open streams of one HTTP/2 connection.
     pub max_concurrent_streams: u32,

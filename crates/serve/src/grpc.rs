@@ -381,7 +381,7 @@ impl Service {
         request.streamed = form == Form::Streamed;
         let most = Most { bytes: self.0.settings.max_message_bytes, flag: FLAG };
         let room = |bytes| call.message.count(bytes).map_err(|_| InferError::NoRoom);
-        let places = shared.fetch(self.0.shared_memory.as_ref(), &mut request, most, room)?;
+        let places = shared.fetch(|| self.memory_of_tensors(call.principal), &mut request, most, room)?;
         let rows = rows(&*routed.upstream, &request);
         request.trace = trace;
         record.decoded = Some(Instant::now());

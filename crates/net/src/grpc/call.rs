@@ -1,6 +1,6 @@
 //! One call: its head, its message, its answer.
 use super::{
-    message,
+    message::{self, Pace},
     split::Split,
     status::{self, deadline},
     stream::{Call, End, converse},
@@ -181,7 +181,8 @@ pub(super) fn reset_of(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>) -> 
     reset
 }
 
-/// Sends a message as fast as the caller makes room for it; `None` if it is gone, or makes none for too long.
+/// Sends a message as fast as the caller makes room for it; `None` if it is gone, or makes less than 16 KiB of it for too
+/// long.
 ///
 /// An answer that waits for room counts like a request that waits: callers who never read are not a way to fill the
 /// memory.
@@ -195,12 +196,14 @@ pub(super) async fn send(stream: &mut SendStream<Bytes>, mut data: Bytes, core: 
         stream.send_reset(Reason::ENHANCE_YOUR_CALM);
         return None;
     }
+    let mut pace = Pace::new(core.limits.stall_timeout);
     while !data.is_empty() {
         stream.reserve_capacity(data.len());
         let room = poll_fn(|cx| stream.poll_capacity(cx));
-        match tokio::time::timeout(core.limits.stall_timeout, room).await {
+        match tokio::time::timeout_at(pace.until(), room).await {
             Ok(room) => {
                 let some = room?.ok()?.min(data.len());
+                pace.moved(some);
                 stream.send_data(data.split_to(some), false).ok()?;
             }
             Err(_) => {

@@ -4,7 +4,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use std::{collections::VecDeque, io::IoSlice};
 
 /// A body up to this size is copied behind its head: the copy costs less than the kernel's walk over a list.
-const COPIED_BYTES: usize = 16 << 10;
+pub(crate) const COPIED_BYTES: usize = 16 << 10;
 
 /// Room for small answers that is kept between them.
 const KEPT_BYTES: usize = 64 << 10;
@@ -39,6 +39,11 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn is_empty(&self) -> bool {
         self.tail.is_empty() && self.pieces.is_empty()
+    }
+
+    /// The memory of what is unsent.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
     }
 
     /// Adds an answer.

@@ -4,7 +4,10 @@
 //! Invariants: nothing is read while more lies unread than [`READ_AHEAD`]; a read that filled less than it was offered is
 //! not followed by another before the kernel says that there is more.
 use super::{chunk::Next, inbox::Inbox, outbox::Outbox, refusal::Refusal};
-use crate::conn::{Conn, Phase};
+use crate::{
+    budget::{Budget, Hold},
+    conn::{Conn, Phase},
+};
 use bytes::Bytes;
 use std::{
     cell::{RefCell, RefMut},
@@ -52,6 +55,8 @@ pub(crate) struct Pipe {
     stream: TcpStream,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
+    /// What the answers in the outbox hold.
+    pub(crate) held: Hold,
     /// The caller sends no more.
     pub(crate) ended: bool,
     /// The caller waits for a word before it sends its body.
@@ -59,9 +64,15 @@ pub(crate) struct Pipe {
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream, conn: Rc<Conn>) -> Rc<Self> {
-        let pipe =
-            Pipe { stream, inbox: Inbox::new(), outbox: Outbox::default(), ended: false, asked_first: false };
+    pub(crate) fn new(stream: TcpStream, conn: Rc<Conn>, budget: &Rc<Budget>) -> Rc<Self> {
+        let pipe = Pipe {
+            stream,
+            inbox: Inbox::new(),
+            outbox: Outbox::default(),
+            held: Hold::new(Rc::clone(budget)),
+            ended: false,
+            asked_first: false,
+        };
         Rc::new(Self { pipe: RefCell::new(pipe), conn })
     }
 
@@ -80,14 +91,26 @@ impl Wire {
         Poll::Ready(Ok(some))
     }
 
-    /// Sends what is to go, as far as the caller takes it.
+    /// Sends what is to go, as far as the caller takes it. What stays counts like a request that waits: callers who never
+    /// read are not a way to fill the memory.
+    ///
+    /// # Errors
+    /// The socket failed, or there is no room for what stays.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut pipe = self.pipe();
+        let pipe = &mut *self.pipe();
         while !pipe.outbox.is_empty() {
-            let outcome = pipe.poll_write(cx);
-            self.conn.written(outcome.is_pending());
-            ready!(outcome)?;
+            let Poll::Ready(written) = pipe.poll_write(cx) else {
+                self.conn.blocked();
+                let room = pipe.held.set(pipe.outbox.bytes());
+                return room.map_or_else(
+                    |_| Poll::Ready(Err(io::ErrorKind::OutOfMemory.into())),
+                    |()| Poll::Pending,
+                );
+            };
+            self.conn.wrote(written?);
         }
+        self.conn.drained();
+        pipe.held.release();
         Poll::Ready(Ok(()))
     }
 
@@ -166,7 +189,7 @@ impl Pipe {
         Poll::Ready(Ok(some))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self { stream, outbox, .. } = self;
         let written = outbox.with_unsent(|slices| match slices {
             [one] => Pin::new(&mut *stream).poll_write(cx, one),
@@ -176,7 +199,7 @@ impl Pipe {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             some => {
                 outbox.advance(some);
-                Poll::Ready(Ok(()))
+                Poll::Ready(Ok(some))
             }
         }
     }

@@ -194,6 +194,28 @@ async fn an_answer_that_its_caller_makes_no_room_for_ends_its_stream() {
 }
 
 #[tokio::test]
+async fn an_answer_of_which_its_caller_takes_a_byte_now_and_then_ends_its_stream() {
+    let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let stream = TcpStream::connect(server.grpc).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let (client, connection) = builder.initial_window_size(1).handshake::<_, Bytes>(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let response = start(&mut client, "/echo/big", &[0, 0, 0, 0, 1, 9], &[]).await.unwrap();
+    let mut body = response.into_body();
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..40 {
+        match body.data().await.unwrap() {
+            Ok(byte) => body.flow_control().release_capacity(byte.len()).unwrap(),
+            Err(reset) => return assert_eq!(reset.reason(), Some(h2::Reason::CANCEL)),
+        }
+        pace.tick().await;
+    }
+    panic!("an answer went on ten times as long as it may stand still");
+}
+
+#[tokio::test]
 async fn who_would_be_refused_in_any_case_is_refused_before_the_rest_of_the_message() {
     let server = Server::start(Limits::default());
     let mut client = connect(&server).await;

@@ -198,6 +198,42 @@ fn bodies_that_wait_for_their_answer_fill_the_memory_for_them_and_one_that_fits_
 }
 
 #[test]
+fn answers_that_nobody_reads_fill_the_memory_for_them_and_the_next_is_refused_until_they_are_read() {
+    // Each of two cores has room for one such answer: the one that is alone there.
+    let server = Server::start(Limits { max_buffered_bytes: 2 << 20, ..Limits::default() });
+    let ask = |_| send(&server, b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut unread: Vec<TcpStream> = (0..6).map(ask).collect();
+    let mut begins = |stream: &mut TcpStream| {
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        line
+    };
+    let refused = unread.iter_mut().map(&mut begins).filter(|line| line == b"HTTP/1.1 503").count();
+    assert!(refused >= 4, "{refused} of 6 were refused where one a core fits");
+    let read: Vec<String> = unread.into_iter().map(to_end).collect();
+    let told = |answer: &&String| {
+        answer.contains("--max-buffered-bytes") && answer.to_ascii_lowercase().contains("retry-after: 1")
+    };
+    assert_eq!(read.iter().filter(told).count(), refused);
+    let mut again = ask(0);
+    assert_eq!(&begins(&mut again), b"HTTP/1.1 200");
+}
+
+#[test]
+fn answers_that_wait_for_their_turn_count_like_those_that_nobody_reads() {
+    let server = Server::start(Limits { max_buffered_bytes: 2 << 20, ..Limits::default() });
+    let held = b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n";
+    let big = b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n".repeat(9);
+    let last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let stream = send(&server, &[&held[..], &big, last].concat());
+    wait_for(&server.echo.held);
+    server.echo.release.notify_one();
+    let answers = to_end(stream);
+    let count = |status| answers.matches(status).count();
+    assert_eq!((count("HTTP/1.1 200"), count("HTTP/1.1 503")), (3, 8));
+}
+
+#[test]
 fn requests_that_were_read_behind_another_are_answered_while_draining() {
     let mut server = Server::start(Limits::default());
     let three = b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\nGET /a HTTP/1.1\r\nhost: x\r\n\r\nGET /b HTTP/1.1\r\nhost: x\r\n\r\n";

@@ -107,6 +107,7 @@ impl GrpcService for Echo {
         match call.path {
             "/echo/hold" => self.hold().await,
             "/echo/panic" => panic!("a bug"),
+            "/echo/big" => return Ok(GrpcAnswer::One(GrpcMessage::raw(&vec![b'x'; 1 << 20]))),
             _ => {}
         }
         let ready = !call.message.is_empty();

@@ -75,7 +75,7 @@ impl Service {
         let own = inputs.filter(|data| !whole.contains(&data.as_ptr())).map(Bytes::len).sum();
         body.count(own).map_err(unreadable)?;
         let most = Most { bytes: self.0.settings.max_body_bytes, flag: FLAG };
-        let memory = self.0.shared_memory.as_ref();
+        let memory = || self.memory_of_tensors(principal);
         let room = |bytes| body.count(bytes).map_err(unreadable);
         let places = parsed.shared.fetch(memory, &mut parsed.request, most, room)?;
         let rows = rows(&*routed.upstream, &parsed.request);
@@ -92,6 +92,8 @@ impl Service {
             None => answer::bytes(200, bytes),
         };
         compress(&head.headers, &mut response_http);
+        // It waits for its caller from here on: who asks for more than there is room for is told so, and it is counted.
+        body.count(response_http.body().len()).map_err(unreadable)?;
         let spent = Spent { rows, answered, done: Instant::now(), timings: response.timings };
         Ok((response_http, spent))
     }

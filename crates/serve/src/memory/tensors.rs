@@ -1,7 +1,8 @@
 //! Inputs from shared memory and outputs into it.
 use super::{FLAG, Region, SharedMemory, Slice, unknown};
+use crate::Service;
 use std::sync::Arc;
-use xebec_core::{InferError, InferRequest, InferResponse};
+use xebec_core::{InferError, InferRequest, InferResponse, Principal, Verb};
 
 /// What of a request lies in shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,14 +37,30 @@ pub(crate) struct Placed {
     pub(crate) offset: u64,
 }
 
-impl Shared {
-    /// Reads the inputs, within `most`, and finds the places of the outputs. `room` counts the memory before it is taken.
+impl Service {
+    /// The regions that tensors of a request may lie in, for a caller who may use them.
     ///
     /// # Errors
-    /// Shared memory is not allowed here, a region is not known or too short, two outputs overlap, or there is no room.
-    pub(crate) fn fetch(
+    /// Shared memory is not allowed here, or not to this caller.
+    pub(crate) fn memory_of_tensors(&self, principal: &Principal) -> Result<&SharedMemory, InferError> {
+        let memory = self.0.shared_memory.as_ref().ok_or_else(|| InferError::Unsupported {
+            what: "parameter 'shared_memory_region': shared memory is not allowed on this server".into(),
+            hint: Some(format!("send the data with the request; the operator can allow it with {FLAG}")),
+        })?;
+        self.admit(principal, Verb::ShareMemory, None)?;
+        Ok(memory)
+    }
+}
+
+impl Shared {
+    /// Reads the inputs, within `most`, and finds the places of the outputs. `memory` is asked for only if something lies
+    /// there, `room` counts the memory before it is taken.
+    ///
+    /// # Errors
+    /// There is no shared memory for this caller, a region is not known or too short, two outputs overlap, or there is no room.
+    pub(crate) fn fetch<'m>(
         &self,
-        memory: Option<&SharedMemory>,
+        memory: impl FnOnce() -> Result<&'m SharedMemory, InferError>,
         request: &mut InferRequest,
         most: Most,
         room: impl FnOnce(usize) -> Result<(), InferError>,
@@ -51,10 +68,7 @@ impl Shared {
         if self.inputs.is_empty() && self.outputs.is_empty() {
             return Ok(Vec::new());
         }
-        let memory = memory.ok_or_else(|| InferError::Unsupported {
-            what: "parameter 'shared_memory_region': shared memory is not allowed on this server".into(),
-            hint: Some(format!("send the data with the request; the operator can allow it with {FLAG}")),
-        })?;
+        let memory = memory()?;
         let mut found = Vec::with_capacity(self.inputs.len());
         let mut sum = 0u64;
         for (place, slice) in &self.inputs {

@@ -67,14 +67,14 @@ impl Fixture {
         let outputs = outputs.iter().map(|(name, slice)| ((*name).to_owned(), slice.clone())).collect();
         let mut request = request();
         let shared = Shared { inputs: inputs.to_vec(), outputs };
-        shared.fetch(Some(&self.memory), &mut request, MOST, |_| Ok(()))?;
+        shared.fetch(|| Ok(&self.memory), &mut request, MOST, |_| Ok(()))?;
         Ok(request.inputs[0].data.to_vec())
     }
 
     fn put(&self, outputs: &[(&str, Slice)], tensors: Vec<Tensor>) -> Result<InferResponse, InferError> {
         let outputs = outputs.iter().map(|(name, slice)| ((*name).to_owned(), slice.clone())).collect();
         let shared = Shared { inputs: Vec::new(), outputs };
-        let places = shared.fetch(Some(&self.memory), &mut request(), MOST, |_| Ok(()))?;
+        let places = shared.fetch(|| Ok(&self.memory), &mut request(), MOST, |_| Ok(()))?;
         let mut response = response(tensors);
         put(&places, &mut response)?;
         Ok(response)
@@ -185,7 +185,7 @@ fn a_status_tells_one_region_or_all_and_not_one_that_is_unknown() {
 fn memory_that_was_cut_is_an_error_and_is_not_made_longer() {
     let fixture = Fixture::registered();
     let shared = Shared { inputs: Vec::new(), outputs: vec![("y".into(), slice(0, 80))] };
-    let places = shared.fetch(Some(&fixture.memory), &mut request(), MOST, |_| Ok(())).unwrap();
+    let places = shared.fetch(|| Ok(&fixture.memory), &mut request(), MOST, |_| Ok(())).unwrap();
     let file = fs::OpenOptions::new().write(true).open(fixture.folder.path().join("secret-key")).unwrap();
     file.set_len(50).unwrap();
     assert_eq!(quiet(fixture.fetch(&[(0, slice(0, 80))], &[])), Code::InvalidArgument);
@@ -199,7 +199,7 @@ fn memory_that_was_cut_is_an_error_and_is_not_made_longer() {
 fn a_request_goes_on_with_the_regions_it_began_with() {
     let fixture = Fixture::registered();
     let shared = Shared { inputs: Vec::new(), outputs: vec![("y".into(), slice(0, 8))] };
-    let places = shared.fetch(Some(&fixture.memory), &mut request(), MOST, |_| Ok(())).unwrap();
+    let places = shared.fetch(|| Ok(&fixture.memory), &mut request(), MOST, |_| Ok(())).unwrap();
     fixture.memory.unregister("");
     fs::remove_file(fixture.folder.path().join("secret-key")).unwrap();
     put(&places, &mut response(vec![tensor("y", &[1; 8])])).unwrap();
@@ -242,15 +242,22 @@ fn what_one_request_brings_is_bounded_in_sum_and_counted_before_it_is_read() {
     let shared = |count: usize| Shared { inputs: vec![(0, slice(0, 80)); count], outputs: Vec::new() };
     let fetch = |count, room| {
         let mut request = request();
-        let outcome = shared(count).fetch(Some(&fixture.memory), &mut request, MOST, |bytes| {
-            assert_eq!(bytes, count * 80);
-            room
-        });
+        let outcome = shared(count).fetch(
+            || Ok(&fixture.memory),
+            &mut request,
+            MOST,
+            |bytes| {
+                assert_eq!(bytes, count * 80);
+                room
+            },
+        );
         outcome.map(drop)
     };
     assert_eq!(fetch(12, Ok(())), Ok(()));
     assert_eq!(quiet(fetch(13, Ok(()))), Code::TooLarge);
     assert_eq!(fetch(1, Err(InferError::NoRoom)), Err(InferError::NoRoom));
-    let off = shared(1).fetch(None, &mut request(), MOST, |_| Ok(()));
-    assert_eq!(quiet(off), Code::Unsupported);
+    let not_asked = shared(0).fetch(|| Err(InferError::NoRoom), &mut request(), MOST, |_| Ok(()));
+    assert_eq!(not_asked.map(|places| places.len()), Ok(0));
+    let refused = shared(1).fetch(|| Err(InferError::NoRoom), &mut request(), MOST, |_| Ok(()));
+    assert_eq!(refused.map(drop), Err(InferError::NoRoom));
 }

@@ -6,12 +6,15 @@ use http::{HeaderMap, Request};
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use xebec_core::{
-    Gate, TenantId,
+    Gate, TenantId, Verb,
     log::{LogControl, LogSettings},
     permit::{Admit, Ask, Decision, Denied},
     port::Turn,
@@ -37,12 +40,12 @@ impl Turn for NoTurn {
     fn flush(&self) {}
 }
 
-/// Allows everything, or nothing.
-struct All(bool);
+/// Allows everything, or nothing; shared memory as long as that is on.
+struct All(bool, Arc<AtomicBool>);
 
 impl Admit for All {
-    fn decide(&self, _: &Ask<'_>) -> Decision {
-        if self.0 {
+    fn decide(&self, ask: &Ask<'_>) -> Decision {
+        if self.0 && (ask.verb != Verb::ShareMemory || self.1.load(SeqCst)) {
             Decision::Allow(TenantId::default_tenant())
         } else {
             Decision::Deny(Denied { reason: "not you".into() })
@@ -98,6 +101,8 @@ pub(crate) struct Server {
     pub(crate) log_settings: Arc<Levels>,
     /// In place of the machine's shared memory; names that begin with `xebec-` are allowed.
     pub(crate) memory: tempfile::TempDir,
+    /// Whether callers may use shared memory.
+    pub(crate) shares: Arc<AtomicBool>,
     reactor: Option<Reactor>,
 }
 
@@ -115,10 +120,10 @@ impl Server {
         let (ready, readiness) = watch::channel(true);
         let (log, unrouted) = (Arc::new(Log::default()), Arc::new(Unrouted::default()));
         let drain = Drain::new(PATIENCE);
-        let memory = tempfile::tempdir().unwrap();
+        let (memory, shares) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(true)));
         let log_settings = Arc::new(Levels::default());
         let service = Service::new(Parts {
-            gate: Gate::new(Arc::new(All(allow))),
+            gate: Gate::new(Arc::new(All(allow, Arc::clone(&shares)))),
             router: Arc::<Models>::clone(&models),
             control: Arc::<Models>::clone(&models),
             dialect,
@@ -157,6 +162,7 @@ impl Server {
             unrouted,
             log_settings,
             memory,
+            shares,
             reactor,
         }
     }

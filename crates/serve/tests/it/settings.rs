@@ -2,6 +2,7 @@
 use crate::server::{Answer, MAX_BODY_BYTES, Server, call};
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering::SeqCst;
 use xebec_core::log::{LogControl as _, LogSettings};
 use xebec_net::wire::inference::{
     InferParameter, LogSettingsRequest, LogSettingsResponse, ModelInferRequest, ModelInferResponse,
@@ -144,6 +145,24 @@ async fn a_tensor_goes_through_shared_memory_over_grpc() {
     assert_eq!(status, 0);
     let (_, status, text) = call(&mut client, INFER, &grpc_request((0, 8), (8, 24))).await;
     assert_eq!(status, 5, "{text}");
+}
+
+#[tokio::test]
+async fn who_may_use_the_model_and_not_the_memory_reads_and_writes_none_of_it() {
+    let server = Server::start();
+    server.with_key(&[row(), vec![0; 24]].concat());
+    let region = json!({"key": "/xebec-hidden-key", "offset": 0, "byte_size": 32});
+    assert_eq!(server.register(&region).status, 200);
+    server.shares.store(false, SeqCst);
+    for (input, output) in [(place(0, 8), place(8, 16)), (place(0, 8), json!({})), (json!({}), place(8, 16))]
+    {
+        let answer = server.infer(&input, &output);
+        assert_eq!((answer.status, answer.text()), (403, r#"{"error":"not you"}"#));
+    }
+    let mut client = server.connect().await;
+    let (_, status, text) = call(&mut client, INFER, &grpc_request((0, 8), (8, 24))).await;
+    assert_eq!((status, text.as_str()), (7, "not you"));
+    assert_eq!(server.key(), [row(), vec![0; 24]].concat());
 }
 
 #[test]
