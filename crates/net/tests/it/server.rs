@@ -3,6 +3,7 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -54,9 +55,12 @@ impl Drop for OnDrop {
 impl Echo {
     async fn hold(&self) {
         let _on_drop = OnDrop(Arc::clone(&self.dropped));
+        // Whoever sees that a call is held may release it.
+        let mut released = pin!(self.release.notified());
+        released.as_mut().enable();
         self.holds.fetch_add(1, SeqCst);
         self.held.notify_one();
-        self.release.notified().await;
+        released.await;
     }
 }
 
