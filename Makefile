@@ -27,7 +27,7 @@ export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench bench-trace soak residents profile tune-check engine peers peers-import collector tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace fuzz soak residents profile tune-check engine peers peers-import collector tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -118,6 +118,9 @@ $(TOOLS)/bin/cargo-deny:
 	cargo install --quiet --locked --root $(TOOLS) cargo-deny@$(CARGO_DENY_VERSION)
 $(TOOLS)/bin/cargo-machete:
 	cargo install --quiet --locked --root $(TOOLS) cargo-machete@$(CARGO_MACHETE_VERSION)
+
+fuzz: ## searches for inputs that break a promise, each target for SECONDS=300; TARGET=json for one; wants a C++ compiler
+	tools/fuzz.sh $(or $(SECONDS),300) $(CACHE)/fuzz $(TARGET)
 
 generate: ## Rust from proto/*.proto, and docs/reference/config.md
 	cargo run --quiet --package xebec-e2e --bin generate

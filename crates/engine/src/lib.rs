@@ -14,6 +14,9 @@ mod check;
 pub mod doctor;
 mod edges;
 pub mod formats;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inline;
 pub mod inspect;
 mod instance;

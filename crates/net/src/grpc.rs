@@ -21,7 +21,7 @@ use xebec_core::Principal;
 
 mod call;
 mod message;
-mod split;
+pub(crate) mod split;
 mod status;
 mod stream;
 

@@ -33,12 +33,10 @@ pub use wire::BrokenBody;
 pub(crate) use wire::Wire;
 use xebec_core::{Principal, error::RETRY_AFTER_SECONDS};
 
-mod chunk;
+pub(crate) mod chunk;
 pub(crate) mod date;
-#[cfg(test)]
-mod differential;
-mod head;
-mod inbox;
+pub(crate) mod head;
+pub(crate) mod inbox;
 mod outbox;
 mod refusal;
 mod scan;

@@ -13,6 +13,9 @@ mod caught;
 mod conn;
 pub mod drain;
 pub mod exposition;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod grpc;
 mod http1;

@@ -287,7 +287,7 @@ async fn end_turns(core: Rc<Core>) {
 
 impl Core {
     /// One of `cores`.
-    fn new(shared: &Shared, cores: usize) -> Rc<Self> {
+    pub(crate) fn new(shared: &Shared, cores: usize) -> Rc<Self> {
         let limits = shared.limits;
         Rc::new(Self {
             limits,

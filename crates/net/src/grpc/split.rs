@@ -19,7 +19,7 @@ const FRAME_COST_BYTES: usize = 64;
 
 /// Frames that came, and the message that has begun.
 #[derive(Debug)]
-pub(super) struct Split {
+pub(crate) struct Split {
     budget: Rc<Budget>,
     limits: Limits,
     encoding: Option<Encoding>,
@@ -30,7 +30,7 @@ pub(super) struct Split {
 }
 
 impl Split {
-    pub(super) fn new(budget: &Rc<Budget>, limits: Limits, encoding: Option<Encoding>) -> Self {
+    pub(crate) fn new(budget: &Rc<Budget>, limits: Limits, encoding: Option<Encoding>) -> Self {
         Self {
             budget: Rc::clone(budget),
             limits,
@@ -43,7 +43,7 @@ impl Split {
     }
 
     /// Takes a frame in.
-    pub(super) fn push(&mut self, frame: Bytes) -> Result<(), GrpcStatus> {
+    pub(crate) fn push(&mut self, frame: Bytes) -> Result<(), GrpcStatus> {
         if frame.is_empty() {
             return Ok(());
         }
@@ -53,7 +53,7 @@ impl Split {
     }
 
     /// The next message that is there whole, with what it holds of the budget.
-    pub(super) fn next(&mut self) -> Result<Option<(Bytes, Hold)>, GrpcStatus> {
+    pub(crate) fn next(&mut self) -> Result<Option<(Bytes, Hold)>, GrpcStatus> {
         let most = self.limits.max_message_bytes;
         loop {
             let begun = self.message.len();
@@ -96,12 +96,12 @@ impl Split {
     }
 
     /// Whether a message has begun and is not there whole.
-    pub(super) fn is_inside_a_message(&self) -> bool {
+    pub(crate) fn is_inside_a_message(&self) -> bool {
         self.message.len() > 0 || !self.frames.is_empty()
     }
 
     /// Bytes of messages begun since this was last asked.
-    pub(super) fn taken(&mut self) -> usize {
+    pub(crate) fn taken(&mut self) -> usize {
         std::mem::take(&mut self.taken)
     }
 }

@@ -2,81 +2,8 @@
 //!
 //! The other way round it need not hold: what only hyper takes is what ours refuses because another reader on the way
 //! could understand it differently. Each kind of that is a line of `refused_here_alone`.
-use super::{chunk::Next, inbox::Inbox};
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use std::{cell::RefCell, convert::Infallible};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// A request as its reader understood it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Read {
-    method: String,
-    target: String,
-    headers: Vec<(String, Vec<u8>)>,
-    body: Vec<u8>,
-}
-
-impl Read {
-    fn new<B>(request: &Request<B>, body: Vec<u8>) -> Self {
-        let headers = request.headers().iter();
-        Self {
-            method: request.method().to_string(),
-            target: request.uri().to_string(),
-            headers: headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect(),
-            body,
-        }
-    }
-}
-
-/// The requests that our reader takes, up to the first that it refuses or the last that the caller wants answered.
-fn ours(bytes: &[u8]) -> Vec<Read> {
-    let (mut inbox, mut read) = (Inbox::new(), Vec::new());
-    inbox.bytes.extend_from_slice(bytes);
-    while let Ok(Some(head)) = inbox.head(8192, 100) {
-        inbox.begin_body(head.framing);
-        let mut body = Vec::new();
-        loop {
-            match inbox.piece() {
-                Ok(Next::Piece(piece)) => body.extend_from_slice(&piece),
-                Ok(Next::End) => break,
-                Ok(Next::More) | Err(_) => return read,
-            }
-        }
-        read.push(Read::new(&Request::from_parts(head.parts, ()), body));
-        if head.last {
-            break;
-        }
-    }
-    read
-}
-
-/// The same by hyper.
-fn hypers(bytes: &[u8]) -> Vec<Read> {
-    let read = RefCell::new(Vec::new());
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
-        let (mut client, server) = tokio::io::duplex(1 << 20);
-        client.write_all(bytes).await.unwrap();
-        client.shutdown().await.unwrap();
-        let answer = service_fn(async |request: Request<Incoming>| {
-            let (parts, body) = request.into_parts();
-            if let Ok(body) = body.collect().await {
-                read.borrow_mut().push(Read::new(&Request::from_parts(parts, ()), body.to_bytes().to_vec()));
-            }
-            Ok::<_, Infallible>(hyper::Response::new(Full::<Bytes>::default()))
-        });
-        let connection =
-            http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), answer);
-        // That it ends in an error is one of the outcomes.
-        let (_, _) = tokio::join!(connection, async { client.read_to_end(&mut Vec::new()).await });
-    });
-    read.into_inner()
-}
+use xebec_fuzz::{hypers, ours};
 
 /// A request that is right or nearly so.
 fn request() -> impl Strategy<Value = Vec<u8>> {
@@ -117,10 +44,6 @@ fn spoil(bytes: &mut Vec<u8>, kind: u8, at: usize, byte: u8) {
     }
 }
 
-fn is_beginning(ours: &[Read], hypers: &[Read]) -> bool {
-    hypers.starts_with(ours)
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
@@ -132,7 +55,7 @@ proptest! {
         let mut bytes = requests.concat();
         faults.into_iter().for_each(|(kind, at, byte)| spoil(&mut bytes, kind, at, byte));
         let (ours, hypers) = (ours(&bytes), hypers(&bytes));
-        prop_assert!(is_beginning(&ours, &hypers), "{}\nours {ours:?}\nhyper {hypers:?}", bytes.escape_ascii());
+        prop_assert!(hypers.starts_with(&ours), "{}\nours {ours:?}\nhyper {hypers:?}", bytes.escape_ascii());
     }
 }
 

@@ -1,0 +1,5 @@
+//! The kept corpora, replayed, and what the targets themselves promise.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod framing;
+mod replay;
