@@ -40,7 +40,8 @@ pub(crate) fn call(head: Parts, body: Bytes) -> (Response<Bytes>, Option<Seen>) 
     let status = answer.status().as_u16();
     match status {
         200..300 => {}
-        400..500 => {
+        // Not offered is what a caller can ask for as well.
+        400..500 | 501 => {
             let refusal: Refusal = serde_json::from_slice(answer.body()).expect("a refusal is JSON");
             assert!(!refusal.error.is_empty(), "a refusal without a reason");
         }
