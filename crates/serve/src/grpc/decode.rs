@@ -24,21 +24,28 @@ pub(super) struct Target<'a> {
 
 /// Reads model and version and skips the rest: nothing of a tensor is looked at.
 pub(super) fn peek(message: &[u8]) -> Result<Target<'_>, InferError> {
-    let mut target = Target { model: "", version: "" };
+    let (mut model, mut version, mut repeated) = (None, None, 0usize);
     let mut fields = Fields(message);
-    let mut repeated = 0usize;
     while let Some((number, content)) = fields.next()? {
-        // As protobuf has it, the last of several counts.
         match number {
-            1 => target.model = content.text()?,
-            2 => target.version = content.text()?,
+            1 => once(&mut model, content)?,
+            2 => once(&mut version, content)?,
             _ => repeated += 1,
         }
         if repeated > 4 * MOST_TENSORS {
             return Err(malformed(format!("it has more than {} fields", 4 * MOST_TENSORS)));
         }
     }
-    Ok(target)
+    Ok(Target { model: model.unwrap_or_default(), version: version.unwrap_or_default() })
+}
+
+/// Takes what a message may say once. Protobuf has the last of several count, but a reader that has seen the beginning
+/// alone, ours or one before us, has judged by another one.
+fn once<'a>(place: &mut Option<&'a str>, content: Content<'a>) -> Result<(), InferError> {
+    match place.replace(content.text()?) {
+        None => Ok(()),
+        Some(_) => Err(malformed("it says its model or its version twice")),
+    }
 }
 
 /// Model and version by the beginning of a message, if the model's name is in it.

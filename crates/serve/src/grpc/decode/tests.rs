@@ -50,6 +50,15 @@ fn parameter(choice: ParameterChoice) -> InferParameter {
 }
 
 #[test]
+fn a_message_that_names_two_models_or_versions_is_refused() {
+    // Whoever read its beginning alone would have judged the first.
+    for message in [&b"\x0a\x01a\x2a\x00\x0a\x01b"[..], b"\x0a\x01a\x12\x011\x12\x011"] {
+        let error = peek(message).unwrap_err().to_string();
+        assert!(error.ends_with("it says its model or its version twice"), "{error}");
+    }
+}
+
+#[test]
 fn model_and_version_are_found_wherever_they_stand() {
     let message = |model: &str, version: &str| ModelInferRequest {
         model_name: model.into(),
