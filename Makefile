@@ -27,7 +27,7 @@ export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench bench-trace fuzz soak residents profile tune-check engine peers peers-import collector tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check engine peers peers-import collector tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -121,6 +121,9 @@ $(TOOLS)/bin/cargo-machete:
 
 fuzz: ## searches for inputs that break a promise, each target for SECONDS=300; TARGET=json for one; wants a C++ compiler
 	tools/fuzz.sh $(or $(SECONDS),300) $(CACHE)/fuzz $(TARGET)
+
+fuzz-keep: ## puts the fewest inputs that reach what searches reached into fuzz/corpus, for the tests
+	tools/fuzz.sh keep $(CACHE)/fuzz $(TARGET)
 
 generate: ## Rust from proto/*.proto, and docs/reference/config.md
 	cargo run --quiet --package xebec-e2e --bin generate
