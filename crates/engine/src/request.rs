@@ -1,6 +1,7 @@
 //! A checked request on its way through a queue.
 use crate::{
     edges::Edges,
+    order::Place,
     queue::{Job, Left},
 };
 use std::{sync::Arc, time::Instant};
@@ -32,20 +33,30 @@ pub(crate) struct Pending {
     pub(crate) trace: Option<Arc<Traced>>,
     /// Where the answer goes.
     pub(crate) reply: Reply,
+    /// Its place in the order of answers, where they keep one.
+    pub(crate) place: Option<Place>,
 }
 
 impl Pending {
-    /// Ends it with an answer.
+    /// Ends it with the outcome of its run.
     pub(crate) fn answer(self, outcome: Result<InferResponse, InferError>) {
-        self.reply.send(outcome);
+        match self.place {
+            Some(place) => place.give(self.reply, outcome),
+            None => self.reply.send(outcome),
+        }
     }
 
-    /// Ends it without a run.
+    /// Ends it without a run, at once: there is nothing to keep in order.
+    pub(crate) fn refuse(self, error: InferError) {
+        self.reply.send(Err(error));
+    }
+
+    /// Ends it without a run, because it left the queue.
     pub(crate) fn leave(self, left: Left) {
-        self.answer(Err(match left {
+        self.refuse(match left {
             Left::Expired => InferError::Timeout,
             Left::Gone => InferError::Cancelled,
-        }));
+        });
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 use trial::Measured;
@@ -136,22 +136,18 @@ impl Batching {
         self.priorities.as_ref().and_then(|all| all.levels.get(level)).unwrap_or(&self.queue)
     }
 
-    /// The level, from 0, that a request asks for; 0 asks for the default.
-    fn level(&self, asked: u64, model: &str) -> Result<usize, InferError> {
-        let (levels, default) =
-            self.priorities.as_ref().map_or((0, 1), |all| (all.levels.len(), all.default));
-        match usize::try_from(asked) {
-            Ok(0) => Ok(default.saturating_sub(1)),
-            Ok(level) if level <= levels => Ok(level - 1),
-            _ if levels == 0 => Err(InferError::invalid_hint(
-                format!("priority {asked}: model '{model}' has no priority levels"),
-                "leave it out, or write priority_levels in the model's config.pbtxt",
-            )),
-            _ => Err(InferError::invalid_hint(
-                format!("priority {asked} is above the {levels} priority levels of model '{model}'"),
-                "1 is the most urgent; 0 means the model's default",
-            )),
-        }
+    /// The level, from 0, that a request asks for. As in Triton, 0 and what is no level are the model's default.
+    fn level(&self, asked: u64) -> usize {
+        let Some(Priorities { levels, default }) = &self.priorities else { return 0 };
+        let asked = usize::try_from(asked).unwrap_or(usize::MAX);
+        let level = if (1..=levels.len()).contains(&asked) { asked } else { *default };
+        level.saturating_sub(1)
+    }
+
+    /// Whether a request asks for a level that there is not.
+    fn is_stray(&self, asked: u64) -> bool {
+        let levels = self.priorities.as_ref().map_or(0, |all| all.levels.len());
+        asked > levels as u64
     }
 }
 
@@ -161,7 +157,9 @@ pub struct Served {
     config: ModelConfig,
     batching: Batching,
     labels: Labels,
-    order: Option<Order>,
+    order: Option<Arc<Order>>,
+    /// Told once of a request whose priority is no level.
+    stray_priority: Once,
     engine: Engine,
 }
 
@@ -222,7 +220,7 @@ impl Served {
             "model is ready"
         );
         let order = batching.preserve_ordering.then(Order::new);
-        Ok(Self { facts, config, batching, labels, order, engine })
+        Ok(Self { facts, config, batching, labels, order, stray_priority: Once::new(), engine })
     }
 
     /// How its requests become batches, as found out at start.
@@ -245,8 +243,7 @@ impl Served {
 
     /// When a request without a level of its own must have been started.
     pub(crate) fn deadline_of(&self, request: &InferRequest, arrived: Instant) -> Option<Instant> {
-        let level = self.batching.level(request.priority, self.facts.info.name.as_str());
-        self.deadline(level.ok()?, request.timeout, arrived)
+        self.deadline(self.batching.level(request.priority), request.timeout, arrived)
     }
 
     fn deadline(&self, level: usize, asked: Option<Duration>, arrived: Instant) -> Option<Instant> {
@@ -259,9 +256,16 @@ impl Served {
         arrived.checked_add(timeout?)
     }
 
+    fn note_stray(&self, asked: u64) {
+        self.stray_priority.call_once(|| {
+            let model = &self.facts.info.name;
+            tracing::warn!(%model, asked, "a request asks for a priority that is no level of its model, and has the default");
+        });
+    }
+
     fn refuse(&self, pending: Pending) {
         let limit = self.batching.policy(pending.level).max_queue;
-        pending.answer(Err(InferError::QueueFull { model: self.facts.info.name.to_string(), limit }));
+        pending.refuse(InferError::QueueFull { model: self.facts.info.name.to_string(), limit });
     }
 }
 
@@ -431,14 +435,10 @@ impl Served {
             Ok(rows) => rows,
             Err(error) => return reply.send(Err(error)),
         };
-        let level = match self.batching.level(request.priority, self.facts.info.name.as_str()) {
-            Ok(level) => level,
-            Err(error) => return reply.send(Err(error)),
-        };
-        let reply = match &self.order {
-            Some(order) => order.keep(reply),
-            None => reply,
-        };
+        let level = self.batching.level(request.priority);
+        if self.batching.is_stray(request.priority) {
+            self.note_stray(request.priority);
+        }
         let arrived = Instant::now();
         let pending = Pending {
             deadline: deadline.unwrap_or_else(|| self.deadline(level, request.timeout, arrived)),
@@ -453,6 +453,7 @@ impl Served {
             arrived,
             trace: request.trace,
             reply,
+            place: self.order.as_ref().map(Order::take),
         };
         let outcome = match &self.engine {
             Engine::Inline(inline) => inline.submit(pending),

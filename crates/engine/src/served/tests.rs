@@ -546,18 +546,23 @@ fn a_request_of_a_higher_priority_is_run_before_those_that_came_earlier() {
     let waiting = [send("low", 3), send("default", 0), send("high", 1), send("middle", 2)];
     let refused = send("lower", 3).from.recv().unwrap().unwrap_err();
     assert_eq!(refused, InferError::QueueFull { model: "m".into(), limit: 1 });
-    assert_eq!(send("none", 4).value(), Err("priority 4 is above the 3 priority levels of model 'm'".into()));
+    // What is no level is the default, as in Triton.
+    let strays = [send("four", 4), send("most", u64::MAX)];
     house.open();
-    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
-    assert_eq!(house.runs(), [["0"], ["high"], ["default"], ["middle"], ["low"]]);
+    assert!(waiting.iter().chain([&first]).chain(&strays).all(|waiting| waiting.value().is_ok()));
+    assert_eq!(house.runs(), [["0"], ["high"], ["default"], ["middle"], ["four"], ["most"], ["low"]]);
 }
 
 #[test]
-fn a_priority_is_refused_where_there_are_no_levels() {
-    let house = House::new(true, |_, _| ());
-    let served = house.served.as_ref().unwrap();
-    let said = send_urgent(served, "0", &[1, 1], 1.0, None, 1).value();
-    assert_eq!(said, Err("priority 1: model 'm' has no priority levels".into()));
+fn a_priority_changes_nothing_where_there_are_no_levels() {
+    let house = House::new(true, |batching, _| batching.max_rows = 1);
+    let send = |id, priority| send_urgent(house.served.as_ref().unwrap(), id, &[1, 1], 1.0, None, priority);
+    let first = send("0", 0);
+    house.entered.recv().unwrap();
+    let waiting = [send("1", 7), send("2", 0), send("3", 1)];
+    house.open();
+    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
+    assert_eq!(house.runs(), [["0"], ["1"], ["2"], ["3"]]);
 }
 
 #[test]
@@ -619,6 +624,26 @@ fn answers_go_out_in_the_order_of_their_requests_where_the_owner_wants_it() {
         }
         assert_eq!(third.value(), Ok(vec![6.0]));
     }
+}
+
+#[test]
+fn what_leaves_without_a_run_is_told_at_once_also_where_answers_keep_their_order() {
+    let house = House::new(true, |batching, _| {
+        (batching.preserve_ordering, batching.max_rows) = (true, 1);
+        (batching.queue.max_queue, batching.queue.timeout_override) = (2, true);
+    });
+    let send = |id, timeout| house.send_within(id, &[1, 1], 1.0, timeout);
+    let first = send("0", None);
+    house.entered.recv().unwrap();
+    // All of these would come behind the first, which still runs.
+    let late = send("late", Some(Duration::from_millis(1)));
+    assert_eq!(late.from.recv().unwrap().unwrap_err(), InferError::Timeout);
+    let waiting = [send("1", None), send("2", None)];
+    let full = send("full", None);
+    assert_eq!(full.from.recv().unwrap().unwrap_err(), InferError::QueueFull { model: "m".into(), limit: 2 });
+    assert!(first.from.try_recv().is_err());
+    house.open();
+    assert!(waiting.iter().chain([&first]).all(|waiting| waiting.value().is_ok()));
 }
 
 /// A model whose runs wait at `door` and take so much of R, if anything.
