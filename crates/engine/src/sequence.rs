@@ -24,11 +24,14 @@ use xebec_core::{
 };
 
 mod clock;
+#[cfg(test)]
+mod crowd;
 pub(crate) mod plan;
 mod table;
 #[cfg(test)]
 #[cfg(feature = "engine-rten")]
 mod tests;
+mod todo;
 
 pub(crate) use plan::Plan;
 
@@ -47,6 +50,8 @@ struct Shared {
     table: Mutex<Table<Key, Job, State>>,
     clock: Arc<Clock>,
 }
+
+type Next = Step<Key, Job, State>;
 
 type Key = (TenantId, CorrelationId);
 
@@ -194,22 +199,22 @@ impl Shared {
     }
 
     /// Changes the table and does what follows from it, outside of its lock.
-    fn step(
-        self: &Arc<Self>,
-        change: impl FnOnce(&mut Table<Key, Job, State>, Instant) -> Vec<Step<Key, Job, State>>,
-    ) {
+    fn step(self: &Arc<Self>, change: impl FnOnce(&mut Table<Key, Job, State>, Instant) -> Vec<Next>) {
         let mut table = self.lock();
         let steps = change(&mut table, Instant::now());
         let next = table.next_event();
-        drop(table);
+        // Under the lock: what another thread finds out later must not be overwritten by what was true before.
         self.clock.set(next);
-        for step in steps {
-            match step {
-                Step::Run { key, job, start, end, state } => self.run(key, job, (start, end), &state),
-                Step::Leave(job, refusal) => {
-                    let error = self.explain(&job, refusal);
-                    job.reply.send(Err(error));
-                }
+        drop(table);
+        todo::carry_out(steps.into_iter().map(|step| (Arc::clone(self), step)));
+    }
+
+    fn take(self: &Arc<Self>, step: Next) {
+        match step {
+            Step::Run { key, job, start, end, state } => self.run(key, job, (start, end), &state),
+            Step::Leave(job, refusal) => {
+                let error = self.explain(&job, refusal);
+                job.reply.send(Err(error));
             }
         }
     }

@@ -35,7 +35,7 @@ use xebec_core::{
 mod trial;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// An inline run may hold up its I/O core for so long.
 const LONGEST_INLINE_RUN: Duration = Duration::from_millis(1);

@@ -306,6 +306,20 @@ fn datatype_of(said: i32) -> Option<Datatype> {
 }
 
 impl Plan {
+    /// Of a model that is told nothing and has no state.
+    #[cfg(test)]
+    pub(super) fn bare(places: usize) -> Self {
+        let (controls, states, initial) = (Vec::new(), Vec::new(), Vec::new().into());
+        Self {
+            controls,
+            states,
+            initial,
+            places,
+            idle: Duration::from_secs(3600),
+            config: ModelConfig::default(),
+        }
+    }
+
     /// The model as callers see it.
     pub(super) fn outward(&self, info: &ModelInfo) -> ModelInfo {
         let mut info = info.clone();

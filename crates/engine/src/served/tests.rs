@@ -36,7 +36,7 @@ const BATCHING: Batching = Batching {
 };
 
 /// y = 2 x, with a door in front of every run.
-struct Fake {
+pub(crate) struct Fake {
     door: Option<Arc<Door>>,
     /// Rows too many in the output of a batch.
     extra_rows: i64,
@@ -139,16 +139,16 @@ impl Admit for Everybody {
     }
 }
 
-fn permit() -> Permit {
+pub(crate) fn permit() -> Permit {
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
     Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, None).unwrap()
 }
 
 /// What one test works with.
-struct House {
-    served: Option<Served>,
+pub(crate) struct House {
+    pub(crate) served: Option<Served>,
     seen: Arc<Seen>,
-    entered: Receiver<usize>,
+    pub(crate) entered: Receiver<usize>,
     leave: SyncSender<()>,
     door: Arc<Door>,
 }
@@ -233,7 +233,7 @@ fn plan(extent: i64, batching: Batching) -> Plan {
 
 impl House {
     /// `slow` makes the model one that is queued.
-    fn new(slow: bool, change: impl FnOnce(&mut Batching, &mut Fake)) -> Self {
+    pub(crate) fn new(slow: bool, change: impl FnOnce(&mut Batching, &mut Fake)) -> Self {
         let (enter, entered) = sync_channel(100);
         let (leave, left) = sync_channel(100);
         let door = Arc::new(Door { entered: enter, leave: Mutex::new(left), open: AtomicBool::new(!slow) });
@@ -262,7 +262,7 @@ impl House {
         send(self.served.as_ref().unwrap(), id, shape, first, timeout)
     }
 
-    fn runs(&self) -> Vec<Vec<String>> {
+    pub(crate) fn runs(&self) -> Vec<Vec<String>> {
         self.seen.0.lock().unwrap().clone()
     }
 
@@ -271,7 +271,7 @@ impl House {
     }
 
     /// Lets every run through from now on, also the one that stands in the door.
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         self.door.open.store(true, SeqCst);
         self.leave.send(()).unwrap();
     }
