@@ -58,16 +58,13 @@ class Checks(unittest.TestCase):
         for y in self.answers("labelled", {"x": np.array([[1, 4, 3, 0]], np.float32)}, classes=2):
             self.assertEqual(y.tolist(), [[b"9.000000:1:dog", b"7.000000:2:bird"]])
 
-    def test_a_priority_is_a_level_of_the_model(self):
+    def test_a_priority_is_a_level_of_the_model_or_its_default(self):
         x = np.zeros((1, 4), np.float32)
-        for priority in [0, 1, 2]:
+        for priority in [0, 1, 2, 3]:
             for y in self.answers("urgent", {"x": x}, priority=priority):
                 np.testing.assert_array_equal(y, x + 1)
-        for model, says in [("urgent", "above the 2 priority levels"), ("labelled", "has no priority levels")]:
-            for one in range(2):
-                self.clients[:] = self.clients[::-1]
-                with self.assertRaisesRegex(InferenceServerException, says):
-                    next(self.answers(model, {"x": x}, priority=3))
+        for y in self.answers("labelled", {"x": x}, priority=3):
+            self.assertEqual(y.shape, (1, 4))
 
     def test_the_configuration_is_told_as_it_is_written(self):
         config = self.clients[0][1].get_model_config("optional")
