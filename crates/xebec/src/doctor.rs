@@ -4,19 +4,13 @@
 use crate::{
     cli::{say, show},
     local::Local,
+    replaced::replace,
 };
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{IsTerminal as _, Write as _},
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 use xebec_engine::doctor::{self, Diagnosis, Finding, Gravity};
 
 /// Flags of `xebec doctor`.
@@ -161,32 +155,4 @@ fn write_all(all: &[Diagnosis]) -> anyhow::Result<Vec<PathBuf>> {
         );
     }
     Ok(written)
-}
-
-/// The old file is kept under a name of its own before the new one takes its place, whole.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    keep(path)?;
-    let new = path.with_extension("pbtxt.new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
-/// Copies a file to `.bak`, or to `.bak.1` and so on: no earlier copy is lost.
-fn keep(path: &Path) -> std::io::Result<()> {
-    const MOST: u32 = 1000;
-    let names =
-        std::iter::once("pbtxt.bak".to_owned()).chain((1..MOST).map(|number| format!("pbtxt.bak.{number}")));
-    for name in names {
-        match fs::File::create_new(path.with_extension(name)) {
-            Ok(mut backup) => {
-                backup.write_all(&fs::read(path)?)?;
-                return backup.sync_all();
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => (),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(std::io::Error::other("there are too many old copies beside it; remove some"))
 }

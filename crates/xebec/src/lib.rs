@@ -20,6 +20,7 @@ mod local;
 mod logging;
 mod metrics_page;
 pub mod quantize;
+mod replaced;
 mod run;
 pub mod telemetry;
 pub mod tune;

@@ -66,7 +66,7 @@ pub struct TuneArgs {
     /// Threads of a run to try; by the cores if not given.
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: Vec<u32>,
-    /// Most rows of a run to try; a request may then have no more rows either.
+    /// Most rows of a run to try; a request may then have no more rows either. If not given, no fewer than it may have now.
     #[arg(long, value_name = "ROWS,..", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: Vec<u32>,
     /// Microseconds for which a busy instance waits for company, to try.
@@ -129,6 +129,11 @@ fn rate(raw: &str) -> Result<f64, String> {
 /// The model cannot be served, the data does not fit, or a file cannot be written.
 pub fn command(args: &TuneArgs) -> anyhow::Result<ExitCode> {
     let candidate = local::open(&args.model)?;
+    if let Some(field) = candidate.config.as_ref().and_then(pbtxt::beyond) {
+        bail!(
+            "instance_group.{field} of config.pbtxt: tune measures instances on the CPU alone, and would take it out; tune a copy of the model without it"
+        );
+    }
     let target = write::Target::of(&args.model, &candidate)?;
     if args.write {
         target.check()?;
@@ -201,6 +206,7 @@ impl<'a> Tuning<'a> {
         let mut search = Search { space, goal, measure: &mut self.house, ledger: Ledger::new(), over: false };
         let chosen = search.run(&given)?;
         search.confirm(&report::front(&search.ledger))?;
+        let chosen = chosen.map(|point| search.settled(point));
         let (ledger, elapsed) = (std::mem::take(&mut search.ledger), self.house.elapsed());
         let grid = match chosen.filter(|_| self.args.exhaustive && !self.house.stopped()) {
             Some(chosen) => Some(grid::measure(&self.space, self.goal, &mut self.house, chosen, &bar)?),
@@ -283,7 +289,7 @@ fn space(
         notes.push("the model is not tiny, or its rows differ in size: it does not run inline".to_owned());
     }
     let batches = match &probe.batching().mixes {
-        Ok(()) => batches(args, here, rows)?,
+        Ok(()) => batches(&args.batch, here.batch, rows)?,
         Err(reason) => {
             notes.push(format!("requests never share a run: {reason}"));
             vec![0]
@@ -314,16 +320,12 @@ fn queued(args: &TuneArgs, cores: u32) -> Vec<Class> {
     pairs.map(|(instances, threads)| Class::Queued { instances, threads }).collect()
 }
 
-/// Batches to try: powers of four up to 64, and what is there now.
-fn batches(args: &TuneArgs, here: Arrangement, rows: u32) -> anyhow::Result<Vec<u32>> {
-    let mut batches = match args.batch.as_slice() {
-        [] => vec![1, 4, 16, 64, here.batch],
-        given => given.to_vec(),
-    };
-    batches.retain(|batch| *batch >= rows);
-    if batches.is_empty() && args.batch.is_empty() {
-        batches.push(rows);
-    }
+/// Batches to try: those that were asked for, or what is there now and powers of four above it up to 64. A batch bounds
+/// the rows of a request too: what callers may send today they may send tomorrow, unless a smaller one is asked for.
+fn batches(given: &[u32], now: u32, rows: u32) -> anyhow::Result<Vec<u32>> {
+    let mut batches = if given.is_empty() { vec![now, 1, 4, 16, 64] } else { given.to_vec() };
+    let least = if given.is_empty() { rows.max(now) } else { rows };
+    batches.retain(|batch| *batch >= least);
     if batches.is_empty() {
         bail!("--batch: requests have up to {rows} rows, and no batch of the list holds so many");
     }
@@ -385,6 +387,15 @@ mod tests {
         for wrong in ["10", "ms", "-1s", "0s", "1e99s", "1d", "nan s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_callers_may_send_is_not_made_less_unless_it_is_asked_for() {
+        assert_eq!(batches(&[], 32, 1).unwrap(), [32, 64]);
+        assert_eq!(batches(&[], 1, 1).unwrap(), [1, 4, 16, 64]);
+        assert_eq!(batches(&[], 128, 1).unwrap(), [128]);
+        assert_eq!(batches(&[1, 64], 32, 1).unwrap(), [1, 64]);
+        assert!(batches(&[1, 2], 32, 4).unwrap_err().to_string().contains("up to 4 rows"));
     }
 
     #[test]

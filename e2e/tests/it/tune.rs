@@ -117,6 +117,11 @@ fn requests_of_models_that_mix_rows_are_tuned_alone_and_wrong_use_is_refused() {
         let (code, _, err) = said(&tune(&scaler, more));
         assert!(code != Some(0) && err.contains(words), "{words} is missing in {err}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    copy(folder.path(), "gpu/1/model.onnx");
+    fs::write(folder.path().join("gpu/config.pbtxt"), "instance_group [ { kind: KIND_GPU } ]").unwrap();
+    let (code, _, err) = said(&tune(&folder.path().join("gpu"), &["--write"]));
+    assert!(code == Some(1) && err.contains("instance_group.kind of config.pbtxt"), "{err}");
     let (code, _, err) = said(&tune(&root().join("README.md"), &[]));
     assert!(code == Some(1) && err.contains("neither an .onnx file nor a model folder"), "{err}");
 }

@@ -68,12 +68,16 @@ impl Loss {
         let width = shape.last().and_then(|last| usize::try_from(*last).ok()).unwrap_or(1).max(1);
         let classes = shape.len() > 1 && width > 1;
         for (a, b) in original.chunks(width).zip(copy.chunks(width)) {
-            let (mut dot, mut length_a, mut length_b) = (0.0, 0.0, 0.0);
+            let (mut dot, mut length_a, mut length_b, mut equal) = (0.0, 0.0, 0.0, true);
             for (a, b) in a.iter().zip(b) {
-                // Both may be infinite or no number at the same place.
-                let apart = if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() };
-                let apart = if apart.is_nan() { f64::INFINITY } else { apart };
                 self.elements += 1;
+                // Both may be infinite or no number at the same place: that is no difference, and has no length.
+                if (a == b && a.is_infinite()) || (a.is_nan() && b.is_nan()) {
+                    continue;
+                }
+                let apart = (a - b).abs();
+                let apart = if apart.is_nan() { f64::INFINITY } else { apart };
+                equal &= apart == 0.0;
                 self.max_abs = self.max_abs.max(apart);
                 self.sum_abs += apart;
                 self.sum_squares += apart * apart;
@@ -84,7 +88,11 @@ impl Loss {
             }
             self.rows += 1;
             let lengths = f64::sqrt(length_a) * f64::sqrt(length_b);
-            let cosine = if lengths > 0.0 { dot / lengths } else { f64::from(length_a == length_b) };
+            let cosine = match dot / lengths {
+                _ if equal => 1.0,
+                _ if lengths == 0.0 => 0.0,
+                cosine => cosine,
+            };
             self.sum_cosine += if cosine.is_nan() { -1.0 } else { cosine.clamp(-1.0, 1.0) };
             if classes {
                 self.ranked += 1;
@@ -100,7 +108,7 @@ impl Loss {
         }
     }
 
-    /// The loss by a metric; `None` if this output has none.
+    /// The loss by a metric, which is a number; `None` if this output has none.
     pub(super) fn by(&self, metric: Metric) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "counts fit a double")]
         let (elements, rows, ranked, agree) =
@@ -111,6 +119,8 @@ impl Loss {
             Metric::MaxAbs => Some(self.max_abs),
             Metric::MeanAbs => Some(self.sum_abs / elements),
             Metric::Relative if self.sum_squares == 0.0 => Some(0.0),
+            // Of a length beyond all bounds any difference would be nothing.
+            Metric::Relative if !self.sum_squares_original.is_finite() => Some(f64::INFINITY),
             Metric::Relative => Some(f64::sqrt(self.sum_squares / self.sum_squares_original)),
             Metric::Cosine => Some((1.0 - self.sum_cosine / rows).max(0.0)),
         }
@@ -119,13 +129,14 @@ impl Loss {
 
 /// The loss of the worst output.
 pub(super) fn worst(losses: &[Loss], metric: Metric) -> Option<f64> {
-    losses.iter().filter_map(|loss| loss.by(metric)).reduce(|a, b| if b.is_nan() { b } else { a.max(b) })
+    losses.iter().filter_map(|loss| loss.by(metric)).reduce(f64::max)
 }
 
-/// The place of the first largest element.
+/// The place of the first largest element; `None` if none is a number.
 fn largest(row: &[f64]) -> Option<usize> {
     let best = |best: Option<(usize, f64)>, (at, value): (usize, &f64)| match best {
-        Some((_, most)) if most >= *value || value.is_nan() => best,
+        _ if value.is_nan() => best,
+        Some((_, most)) if most >= *value => best,
         _ => Some((at, *value)),
     };
     row.iter().enumerate().fold(None, best).map(|(at, _)| at)
@@ -167,9 +178,13 @@ mod tests {
     #[test]
     fn equal_answers_have_no_loss_by_any_metric() {
         let same = loss(&[2, 2], &[1.0, 2.0, f32::NAN, f32::INFINITY], &[1.0, 2.0, f32::NAN, f32::INFINITY]);
-        for metric in [Metric::MaxAbs, Metric::MeanAbs, Metric::Relative, Metric::Top1] {
+        for metric in [Metric::MaxAbs, Metric::MeanAbs, Metric::Relative, Metric::Cosine, Metric::Top1] {
             assert_eq!(same.by(metric), Some(0.0), "{metric:?}");
         }
+        let large = [f64::MAX, 1.0].map(f64::to_le_bytes).concat();
+        let mut huge = Loss::new("y");
+        huge.add(Datatype::Fp64, (&[1, 2], &large), (Datatype::Fp64, &[1, 2], &large)).unwrap();
+        assert_eq!((huge.by(Metric::Cosine), huge.by(Metric::Relative)), (Some(0.0), Some(0.0)));
         let cosine = loss(&[2, 2], &[0.0, 0.0, 1.0, 2.0], &[0.0, 0.0, 1.0, 2.0]).by(Metric::Cosine);
         assert!(cosine.is_some_and(|loss| loss < 1e-12), "{cosine:?}");
     }
@@ -189,7 +204,23 @@ mod tests {
     fn an_answer_that_is_no_number_is_the_largest_loss() {
         let broken = loss(&[1, 2], &[1.0, 2.0], &[1.0, f32::NAN]);
         assert_eq!(broken.by(Metric::MaxAbs), Some(f64::INFINITY));
-        assert_eq!(worst(&[broken], Metric::Relative), Some(f64::INFINITY));
+        assert_eq!(broken.by(Metric::Cosine), Some(2.0));
+        let good = loss(&[1, 2], &[1.0, 2.0], &[1.0, 2.0]);
+        for losses in [[broken.clone(), good.clone()], [good, broken]] {
+            assert_eq!(worst(&losses, Metric::Relative), Some(f64::INFINITY));
+        }
+        let gone = loss(&[1, 2], &[2.0, 1.0], &[f32::NAN, f32::NAN]);
+        assert_eq!(gone.by(Metric::Top1), Some(1.0));
+        // What both lack is no length that would make a difference look small.
+        let hidden = loss(&[1, 2], &[f32::INFINITY, 1.0], &[f32::INFINITY, 3.0]);
+        assert_eq!(hidden.by(Metric::Relative), Some(2.0));
+        // Nor is it a loss in one of the two places only.
+        for (a, b) in
+            [([f32::NAN, 1.0], [0.0, 1.0]), ([0.0, 1.0], [f32::NAN, 1.0]), ([f32::INFINITY, 1.0], [0.0, 1.0])]
+        {
+            let loss = loss(&[1, 2], &a, &b);
+            assert_eq!(loss.by(Metric::Relative), Some(f64::INFINITY), "{a:?} {b:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::space::{Arrangement, Class};
 use std::ops::Range;
 use xebec_core::model_config::{
     ModelConfig, ModelDynamicBatching, ModelInstanceGroup, ModelParameter, model_config::SchedulingChoice,
+    model_instance_group::Kind,
 };
 use xebec_engine::repository::config::parse;
 
@@ -20,6 +21,22 @@ pub(super) const THREADS: &str = "intra_op_thread_count";
 /// The threads of a run that a configuration asks for.
 pub(super) fn threads(config: &ModelConfig) -> Option<u32> {
     config.parameters.get(THREADS)?.string_value.trim().parse().ok()
+}
+
+/// The first field of the instance groups that says more than how many run on the CPU: what is measured has none of it.
+pub(super) fn beyond(config: &ModelConfig) -> Option<&'static str> {
+    let elsewhere = |kind: i32| kind != Kind::Cpu as i32 && kind != Kind::Auto as i32;
+    config.instance_group.iter().find_map(|group| {
+        let fields = [
+            (elsewhere(group.kind), "kind"),
+            (!group.gpus.is_empty(), "gpus"),
+            (group.rate_limiter.is_some(), "rate_limiter"),
+            (!group.profile.is_empty(), "profile"),
+            (group.passive, "passive"),
+            (!group.secondary_devices.is_empty(), "secondary_devices"),
+        ];
+        fields.into_iter().find_map(|(said, field)| said.then_some(field))
+    })
 }
 
 /// The fields of an arrangement, as lines of their own.
@@ -86,7 +103,7 @@ fn wanted(mut config: ModelConfig, arrangement: Arrangement) -> ModelConfig {
     config.parameters.remove(THREADS);
     if let Class::Queued { instances, threads } = class {
         let count = i32::try_from(instances).unwrap_or(i32::MAX);
-        let kind = xebec_core::model_config::model_instance_group::Kind::Cpu as i32;
+        let kind = Kind::Cpu as i32;
         config.instance_group = vec![ModelInstanceGroup { count, kind, ..ModelInstanceGroup::default() }];
         let parameter = ModelParameter { string_value: threads.to_string() };
         config.parameters.insert(THREADS.to_owned(), parameter);

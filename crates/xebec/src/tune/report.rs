@@ -152,7 +152,10 @@ impl Report {
             let times = summary.per_second / start.per_second;
             format!("; {times:.2} times the throughput of the model as it is under this load")
         });
-        format!("chosen: {what}: {figures}: {why}{}", gain.unwrap_or_default())
+        let (now, then) = (self.start.arrangement.batch, point.arrangement.batch);
+        let fewer = (0 < then && then < now)
+            .then(|| format!("; a request may then have no more than {then} rows, now it is {now}"));
+        format!("chosen: {what}: {figures}: {why}{}{}", gain.unwrap_or_default(), fewer.unwrap_or_default())
     }
 
     /// The words of the first request of a point that failed.

@@ -166,6 +166,16 @@ impl<M: Measure> Search<'_, M> {
         Ok(())
     }
 
+    /// What stands when everything is measured. The last race is a few slices; if all slices together say that its winner
+    /// does not do what is wanted, the best of all is chosen, which may.
+    pub(super) fn settled(&self, chosen: Point) -> Point {
+        let score = |record: &Record| self.goal.score(&record.summary());
+        if self.ledger.get(&chosen).is_some_and(|record| Goal::does(score(record))) {
+            return chosen;
+        }
+        self.ranked().into_iter().find(|point| self.space.contains(*point)).unwrap_or(chosen)
+    }
+
     /// Everybody in turn, the best first at the end; who falls back drops out.
     fn race(&mut self, field: &[Point], rounds: usize) -> anyhow::Result<Vec<(Point, Record)>> {
         let mut runners: Vec<(Point, Record)> =

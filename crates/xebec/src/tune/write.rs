@@ -5,6 +5,7 @@ use super::{
     pbtxt,
     space::{Arrangement, Class},
 };
+use crate::replaced::replace;
 use anyhow::{Context as _, bail, ensure};
 use std::{
     fs,
@@ -46,11 +47,7 @@ impl Target {
         let name = candidate.name.to_string();
         if model.is_dir() {
             let file = model.join("config.pbtxt");
-            let text = match fs::read_to_string(&file) {
-                Ok(text) => Some(text),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
-            };
+            let text = read(&file)?;
             let path = candidate.versions.values().next_back().context("the model has no version")?;
             return Ok(Self { name, uri: path.display().to_string(), place: Place::Folder(file, text) });
         }
@@ -121,27 +118,71 @@ impl Config {
                 std::io::Write::write_all(&mut out, self.yaml.as_bytes()).with_context(named)?;
                 Ok(format!("written: {}", file.display()))
             }
-            Place::Folder(file, None) => {
-                replace(file, &self.pbtxt)?;
-                Ok(format!("written: {}", file.display()))
-            }
-            Place::Folder(file, Some(text)) => {
-                let Some(changed) = pbtxt::changed(text, self.arrangement) else {
+            Place::Folder(file, before) => {
+                ensure!(
+                    read(file)? == *before,
+                    "{} was changed while the search went on and is left as it is: paste the lines, or tune again",
+                    file.display()
+                );
+                let changed = match before {
+                    Some(text) => pbtxt::changed(text, self.arrangement),
+                    None => Some(self.pbtxt.clone()),
+                };
+                let Some(changed) = changed else {
                     bail!("{} has a form that is not changed safely: paste the lines", file.display());
                 };
-                let backup = file.with_extension("pbtxt.bak");
-                replace(&backup, text)?;
-                replace(file, &changed)?;
-                Ok(format!("written: {}; as it was: {}", file.display(), backup.display()))
+                let kept = replace(file, &changed);
+                let kept = kept.with_context(|| format!("cannot write {}", file.display()))?;
+                let kept = kept.map(|kept| format!("; as it was: {}", kept.display())).unwrap_or_default();
+                Ok(format!("written: {}{kept}", file.display()))
             }
         }
     }
 }
 
-/// Writes a file under another name and moves it into place.
-fn replace(file: &Path, text: &str) -> anyhow::Result<()> {
-    let new = file.with_extension("tuned");
-    let named = || format!("cannot write {}", file.display());
-    fs::write(&new, text).with_context(named)?;
-    fs::rename(&new, file).with_context(named)
+/// The text of a file, if it is there.
+fn read(file: &Path) -> anyhow::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model's folder with a configuration, and what writes another arrangement into it.
+    fn house(text: &str) -> (tempfile::TempDir, PathBuf, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.pbtxt");
+        fs::write(&file, text).unwrap();
+        let place = Place::Folder(file.clone(), read(&file).unwrap());
+        let target = Target { name: "m".into(), uri: "m.onnx".into(), place };
+        let arrangement = Arrangement { class: Class::Inline, batch: 16, delay_us: 0 };
+        let config = target.config(arrangement).unwrap();
+        (folder, file, config)
+    }
+
+    #[test]
+    fn a_second_search_loses_no_configuration() {
+        let (folder, file, config) = house("max_batch_size: 1\n");
+        fs::write(file.with_extension("pbtxt.bak"), "# from before\n").unwrap();
+        let said = config.write().unwrap();
+        assert!(said.ends_with("config.pbtxt.bak.1"), "{said}");
+        let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(text("config.pbtxt.bak"), "# from before\n");
+        assert_eq!(text("config.pbtxt.bak.1"), "max_batch_size: 1\n");
+        assert!(text("config.pbtxt").contains("max_batch_size: 16"));
+    }
+
+    #[test]
+    fn a_file_that_was_changed_while_the_search_went_on_is_left_alone() {
+        let (_folder, file, config) = house("max_batch_size: 1\n");
+        fs::write(&file, "max_batch_size: 2 # mine\n").unwrap();
+        let error = config.write().unwrap_err().to_string();
+        assert!(error.contains("was changed while the search went on"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "max_batch_size: 2 # mine\n");
+    }
 }

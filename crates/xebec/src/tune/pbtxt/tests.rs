@@ -75,3 +75,17 @@ fn every_spelling_of_the_text_format_is_changed_or_left_alone() {
     assert!(changed("instance_group { count: 1 }\ninstance_group { count: 2 }", inline(8)).is_some());
     assert!(changed("nonsense {", inline(8)).is_none());
 }
+
+#[test]
+fn groups_that_say_more_than_a_count_on_the_cpu_are_not_silently_made_groups_of_the_cpu() {
+    let of = |text: &str| beyond(&parse(&format!("instance_group [ {{ count: 2 {text} }} ]")).unwrap());
+    for (text, field) in [
+        ("kind: KIND_GPU", "kind"),
+        ("gpus: [ 0 ]", "gpus"),
+        ("rate_limiter { resources { name: \"R\" count: 1 } }", "rate_limiter"),
+        ("profile: [ \"0\" ]", "profile"),
+    ] {
+        assert_eq!(of(text), Some(field), "{text}");
+    }
+    assert_eq!((of("kind: KIND_CPU"), of("kind: KIND_AUTO"), of("name: \"a\"")), (None, None, None));
+}

@@ -145,3 +145,27 @@ fn what_is_there_now_is_not_chosen_if_it_is_not_among_what_was_asked_for() {
     assert_eq!(found.arrangement.batch, 1);
     assert!(search.ledger.contains_key(&good), "it is measured all the same");
 }
+
+#[test]
+fn a_choice_that_does_not_keep_the_objective_after_all_gives_way_to_one_that_does() {
+    let space = space();
+    let goal = Goal { slo: Some(Duration::from_millis(10)), rate: None };
+    let mut fake = Fake::new(0);
+    let points: Vec<Point> = space.all().into_iter().take(3).collect();
+    let record = |per_second: f64, p99_ms: u64| {
+        let mut latencies = histogram();
+        latencies.record(p99_ms * 1_000_000).unwrap();
+        let mut record = Record::default();
+        record.add(&Slice { per_second, latencies, cpu_us: 1.0, failed: 0, failure: None });
+        record
+    };
+    let mut settled = |p99: [u64; 3]| {
+        let records = [record(300.0, p99[0]), record(100.0, p99[1]), record(200.0, p99[2])];
+        let ledger = points.iter().copied().zip(records).collect();
+        let search = Search { space: &space, goal, measure: &mut fake, ledger, over: true };
+        search.settled(points[0])
+    };
+    assert_eq!(settled([9, 5, 5]), points[0], "it does");
+    assert_eq!(settled([12, 5, 5]), points[2], "the fastest of those that do");
+    assert_eq!(settled([12, 30, 11]), points[2], "nothing does: the nearest");
+}
