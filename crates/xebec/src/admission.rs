@@ -30,11 +30,11 @@ impl Admit for Laptop {
         let deny = |reason: &str| Decision::Deny(Denied { reason: reason.to_owned() });
         match ask.verb {
             Verb::Admin if !self.explicit => deny(
-                "changing what is served is not allowed: this server runs without --model-control-mode explicit",
+                "changing models or settings is not allowed: this server runs without --model-control-mode explicit",
             ),
             // Whatever the operator opened: without credentials nobody else can be told from anybody.
             Verb::Admin if !ask.principal.is_loopback() => {
-                deny("only callers on this machine may change what is served")
+                deny("only callers on this machine may change models or settings")
             }
             Verb::Admin => Decision::Allow(self.tenant.clone()),
             Verb::ShareMemory if !self.shared_memory => {

@@ -33,7 +33,7 @@ pub struct DoctorArgs {
     pub onnxruntime_library: Option<PathBuf>,
 }
 
-/// Runs `xebec doctor`: success if nothing has to be done.
+/// Runs `xebec doctor`: success if nothing has to be done, or nothing is left to do.
 ///
 /// # Errors
 /// The path cannot be read, the engine cannot be had, or a file cannot be written.
@@ -41,12 +41,15 @@ pub fn command(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let local = Local::start(args.onnxruntime_library.as_deref())?;
     let bar = spinner();
     let backend = (!args.no_load).then(|| local.backend());
-    let all = doctor::examine(&args.path, backend, &local.settings, &|model| {
-        bar.set_message(model.to_owned());
-        bar.tick();
-    });
-    bar.finish_and_clear();
-    let all = all.with_context(|| format!("cannot read {}", args.path.display()))?;
+    let examine = || {
+        let all = doctor::examine(&args.path, backend, &local.settings, &|model| {
+            bar.set_message(model.to_owned());
+            bar.tick();
+        });
+        bar.finish_and_clear();
+        all.with_context(|| format!("cannot read {}", args.path.display()))
+    };
+    let all = examine()?;
     if all.is_empty() {
         anyhow::bail!(
             "{} has no models: neither .onnx files nor folders such as NAME/1/model.onnx",
@@ -60,7 +63,9 @@ pub fn command(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         as_text(&all, &written)
     };
     show(text.as_bytes())?;
-    let faulty = all.iter().any(Diagnosis::is_faulty);
+    // What was written may not be all that had to be done.
+    let left = if written.is_empty() { all } else { examine()? };
+    let faulty = left.iter().any(Diagnosis::is_faulty);
     Ok(if faulty { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -46,6 +46,7 @@ fn the_doctor_corrects_a_config_and_keeps_the_old_one_with_its_comments() {
     assert_eq!(fs::read_to_string(model.join("config.pbtxt")).unwrap(), old, "nothing is written unasked");
     let written = xebec(&["doctor", path(&model), "--write"]);
     assert!(out(&written).contains("is written anew"), "{}", out(&written));
+    assert_eq!(written.status.code(), Some(0), "nothing is left to fix");
     assert_eq!(fs::read_to_string(model.join("config.pbtxt.bak")).unwrap(), old);
     let cured = xebec(&["doctor", path(&model)]);
     assert_eq!(cured.status.code(), Some(0), "{}", out(&cured));

@@ -65,7 +65,7 @@ families! {
     UNROUTED_REQUESTS = Counter "xebec_serve_unrouted_requests_total" ["code"] "Requests that failed before a model was found, by status code of HTTP";
     MODEL_LOADS = Counter "xebec_engine_model_loads_total" ["outcome"] "Model versions loaded, or not, at start and since";
     MODEL_EVICTIONS = Counter "xebec_engine_model_evictions_total" [] "Models sent out of memory to make room for others";
-    MODEL_MEMORY = Gauge "xebec_engine_model_memory_bytes" [] "Memory that models take, by the size of their files; only with a limit";
+    MODEL_MEMORY = Gauge "xebec_engine_model_memory_bytes" [] "Memory that models take, by the size of their files for each session; only with a limit";
     MODEL_MEMORY_LIMIT = Gauge "xebec_engine_model_memory_limit_bytes" [] "Memory that all models together may take; only with a limit";
     CACHE_BYTES = Gauge "xebec_engine_response_cache_bytes" [] "Memory of the answers that are kept";
     CACHE_ENTRIES = Gauge "xebec_engine_response_cache_entries" [] "Answers that are kept";

@@ -157,7 +157,7 @@ settings! {
         http_max_input_size = "http-max-input-size" "XEBEC_HTTP_MAX_INPUT_SIZE" "BYTES" "67108864";
         /// Largest message of gRPC, in bytes, compressed and decompressed.
         grpc_max_message_size = "grpc-max-message-size" "XEBEC_GRPC_MAX_MESSAGE_SIZE" "BYTES" "67108864";
-        /// Bodies and messages being read at the same time, in bytes.
+        /// Requests being read or waiting for their answer, all together, in bytes.
         max_buffered_bytes = "max-buffered-bytes" "XEBEC_MAX_BUFFERED_BYTES" "BYTES" "1073741824";
         /// Open connections of one listener.
         max_connections = "max-connections" "XEBEC_MAX_CONNECTIONS" "N" "10000";

@@ -106,11 +106,15 @@ impl Export {
         for attempt in 0..ATTEMPTS {
             let fault = match self.sender.send(request.clone()) {
                 Ok(partial) => {
+                    // Which spans it is never says: each may be one that a call or a run cannot be read without.
+                    let lost = partial.as_ref().map_or(0, |partial| partial.rejected_spans.unsigned_abs());
                     if let Some(partial) = partial {
                         let (spans, why) = (partial.rejected_spans, partial.error_message);
                         tracing::warn!(spans, why, "the collector has not taken all spans");
                     }
-                    self.outcomes.exported.add(told);
+                    let failed = lost.min(told);
+                    self.outcomes.failed.add(failed);
+                    self.outcomes.exported.add(told - failed);
                     return self.note(None);
                 }
                 Err(fault) => fault,
@@ -146,5 +150,43 @@ impl Export {
             _ => (),
         }
         self.failing = fault.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Endpoint, *};
+    use std::sync::mpsc::sync_channel;
+    use xebec_core::trace::TraceSettings;
+    use xebec_net::wire::otlp::PartialSuccess;
+
+    /// A collector that refuses so many spans of everything.
+    struct Refuses(i64);
+
+    impl Send for Refuses {
+        fn send(&mut self, _: Bytes) -> Result<Option<PartialSuccess>, Fault> {
+            let partial = PartialSuccess { rejected_spans: self.0, error_message: "full".into() };
+            Ok((self.0 > 0).then_some(partial))
+        }
+    }
+
+    #[test]
+    fn what_a_collector_refuses_of_a_batch_is_not_counted_as_exported() {
+        for (refused, exported, failed) in [(0, 100, 0), (3, 97, 3), (512, 0, 100)] {
+            let config = TraceConfig {
+                endpoint: Endpoint::Grpc("127.0.0.1:1".into()),
+                rate: 1,
+                service_name: "test".into(),
+                resource: vec![],
+            };
+            let start = TraceSettings { on: true, rate: 1, count: None, log_frequency: 0 };
+            let (settings, outcomes) = (Arc::new(Kept::new(start)), Arc::new(Outcomes::default()));
+            let sender = Box::new(Refuses(refused));
+            let mut export = Export::new(&config, sender, settings, Arc::clone(&outcomes));
+            let (_stop, stopped) = sync_channel(0);
+            let spans = vec![Span::default(); 512];
+            export.deliver(Batch { spans, told: 100, calls: 100 }, &stopped);
+            assert_eq!((outcomes.exported.get(), outcomes.failed.get()), (exported, failed), "{refused}");
+        }
     }
 }

@@ -31,9 +31,7 @@ pub(super) fn beyond(config: &ModelConfig) -> Option<&'static str> {
             (elsewhere(group.kind), "kind"),
             (!group.gpus.is_empty(), "gpus"),
             (group.rate_limiter.is_some(), "rate_limiter"),
-            (!group.profile.is_empty(), "profile"),
             (group.passive, "passive"),
-            (!group.secondary_devices.is_empty(), "secondary_devices"),
         ];
         fields.into_iter().find_map(|(said, field)| said.then_some(field))
     })

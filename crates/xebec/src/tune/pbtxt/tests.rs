@@ -83,7 +83,7 @@ fn groups_that_say_more_than_a_count_on_the_cpu_are_not_silently_made_groups_of_
         ("kind: KIND_GPU", "kind"),
         ("gpus: [ 0 ]", "gpus"),
         ("rate_limiter { resources { name: \"R\" count: 1 } }", "rate_limiter"),
-        ("profile: [ \"0\" ]", "profile"),
+        ("passive: true", "passive"),
     ] {
         assert_eq!(of(text), Some(field), "{text}");
     }
