@@ -21,6 +21,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use budget::Budget;
 use entry::{Entry, Face, State};
+use reason::Reason;
 use std::{
     collections::{HashMap, HashSet},
     error::Error,
@@ -47,6 +48,7 @@ mod build;
 mod entry;
 mod order;
 mod poll;
+mod reason;
 mod source;
 #[cfg(test)]
 #[cfg(feature = "engine-rten")]
@@ -176,6 +178,27 @@ pub enum CatalogError {
     /// It could not even be tried.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+}
+
+impl CatalogError {
+    /// Whether the same files may be loaded a moment later.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Read { .. }
+            | Self::Sums(SumError::Read { .. })
+            | Self::Replaced { .. }
+            | Self::NoMemory
+            | Self::Load(LoadError::Threads { .. })
+            | Self::Repository(RepositoryError::Read { .. }) => true,
+            Self::Onnx { .. }
+            | Self::Misfit(_)
+            | Self::Sums(_)
+            | Self::TooLarge { .. }
+            | Self::Load(_)
+            | Self::Panic
+            | Self::Repository(_) => false,
+        }
+    }
 }
 
 /// One model that is not served.
@@ -331,7 +354,9 @@ impl Core {
         for (model, error) in faults {
             let reason = chain(&error);
             for entry in self.entries(std::iter::once(&model)) {
-                entry.update(|face| face.fault = Some(reason.clone()));
+                entry.update(|face| {
+                    face.fault = Some(Reason::of_folder(reason.clone()));
+                });
             }
             if wanted(&model) {
                 tracing::error!(%model, error = %reason, "model is not served");
@@ -375,18 +400,17 @@ fn unknown(permit: &Permit) -> InferError {
 fn choose(entry: &Entry, face: &Face, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
     let model = || entry.name.to_string();
     let Some(wanted) = version else {
-        // The newest that is wanted, though an older one may be in memory.
-        let newest =
-            face.versions.values().rev().find(|state| matches!(state, State::Ready(_) | State::Asleep));
+        // The newest that is served, though an older one may be in memory.
+        let newest = face.versions.values().rev().find(|state| state.serves());
         return match newest {
             Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
             Some(_) => Err(InferError::NotResident { model: model() }),
-            None => Err(InferError::NoVersions { model: model(), reason: face.reason() }),
+            None => Err(InferError::NoVersions { model: model(), reason: face.reason().public }),
         };
     };
     match face.versions.get(&wanted) {
         Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
-        Some(State::Asleep) => Err(InferError::NotResident { model: model() }),
+        Some(state) if state.serves() => Err(InferError::NotResident { model: model() }),
         Some(_) => Err(InferError::VersionNotReady { model: model(), version: wanted.get() }),
         None => Err(InferError::UnknownVersion { model: model(), version: wanted.to_string() }),
     }
@@ -418,8 +442,7 @@ impl Router for Catalog {
     fn versions(&self, permit: &Permit) -> Vec<Version> {
         let Some(entry) = permit.model().and_then(|name| self.core.entry(name)) else { return Vec::new() };
         let face = entry.face.load();
-        let served =
-            face.versions.iter().filter(|(_, state)| matches!(state, State::Ready(_) | State::Asleep));
+        let served = face.versions.iter().filter(|(_, state)| state.serves());
         served.map(|(version, _)| *version).collect()
     }
 

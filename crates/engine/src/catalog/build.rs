@@ -6,6 +6,7 @@ use super::{
     CatalogError, Settings,
     budget::{Budget, Lease, NoLease},
     entry::{Entry, Loaded, State, Wanted},
+    reason::Reason,
 };
 use crate::{
     aside::{aside, patience},
@@ -43,9 +44,9 @@ pub(super) struct Builder<'a> {
     pub(super) budget: Option<&'a Arc<Budget>>,
     pub(super) cache: Option<&'a Arc<Cache>>,
     pub(super) entry: &'a Arc<Entry>,
-    pub(super) wanted: &'a Wanted,
     /// Other models answer meanwhile, and go first.
     pub(super) aside: bool,
+    pub(super) wanted: &'a Arc<Wanted>,
     /// Sends another model out of memory; whether there was one.
     pub(super) evict: &'a dyn Fn() -> bool,
 }
@@ -61,7 +62,7 @@ pub fn start(
     settings: &Settings,
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
-    let wanted = &Wanted { candidate: candidate.clone(), files: None };
+    let wanted = &Arc::new(Wanted::new(candidate.clone()));
     let builder = Builder {
         backend,
         settings,
@@ -109,21 +110,13 @@ impl Builder<'_> {
             let Started { served, sequenced, lease } = outcome?;
             let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
             served.metrics().load_us.set(load_us);
-            let candidate = self.wanted.candidate.clone();
             let upstream: Arc<dyn Upstream> = match &sequenced {
                 Some(sequenced) => Arc::<Sequenced>::clone(sequenced),
                 None => Arc::<Served>::clone(&served),
             };
             let upstream = self.kept(upstream);
-            return Ok(Loaded {
-                upstream,
-                served,
-                sequenced,
-                candidate,
-                stamp,
-                lease,
-                _files: self.wanted.files.clone(),
-            });
+            let wanted = Arc::clone(self.wanted);
+            return Ok(Loaded { upstream, served, sequenced, wanted, stamp, lease });
         }
         Err(CatalogError::Replaced { path: path.to_owned() })
     }
@@ -248,7 +241,7 @@ impl Drop for Gone {
         let Some(entry) = self.entry.upgrade() else { return };
         entry.update(|face| {
             if let Some(state @ State::Unloading) = face.versions.get_mut(&self.version) {
-                *state = State::Unavailable("it was unloaded".to_owned());
+                *state = State::Unavailable(Reason::plain("it was unloaded"));
             }
         });
     }

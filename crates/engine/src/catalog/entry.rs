@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use xebec_core::{
@@ -18,7 +19,7 @@ use xebec_core::{
     port::{Done, ModelRow, ModelState, Upstream},
 };
 
-use super::budget::Lease;
+use super::{CatalogError, budget::Lease, order::Built, reason::Reason};
 
 /// Most callers that wait until a model is back in memory.
 const MOST_WAITING: usize = 1024;
@@ -29,17 +30,15 @@ pub(super) struct Entry {
     pub(super) face: ArcSwap<Face>,
     /// When a request came last, by the catalog's count.
     pub(super) used: AtomicU64,
-    wanted: Mutex<Option<Wanted>>,
     metrics: Mutex<BTreeMap<Version, Arc<ModelMetrics>>>,
     waiting: Mutex<Vec<Done>>,
 }
 
-/// What the model is to be loaded from.
-#[derive(Clone)]
+/// What versions are loaded from.
 pub(super) struct Wanted {
     pub(super) candidate: Candidate,
     /// Files that came with an order, gone with the last that uses them.
-    pub(super) files: Option<Arc<TempDir>>,
+    pub(super) _files: Option<TempDir>,
 }
 
 /// What callers see of a model.
@@ -47,7 +46,7 @@ pub(super) struct Wanted {
 pub(super) struct Face {
     pub(super) versions: BTreeMap<Version, State>,
     /// Why nothing could be tried, if so.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Reason>,
     /// Why the last reload was not done, if so.
     pub(super) note: String,
 }
@@ -57,11 +56,32 @@ pub(super) struct Face {
 pub(super) enum State {
     Loading,
     Ready(Arc<Loaded>),
-    /// Wanted and known, but not in memory.
-    Asleep,
+    /// Served, but not in memory: the next request loads it.
+    Asleep(Asleep),
     Unloading,
-    Unavailable(String),
+    Unavailable(Reason),
 }
+
+/// A version that is to be loaded when it is asked for. It knows itself from what: not from the newest files, of which
+/// a reload may have failed, but from those by which it was served.
+#[derive(Clone)]
+pub(super) struct Asleep {
+    pub(super) wanted: Arc<Wanted>,
+    trouble: Option<Trouble>,
+}
+
+/// A load that failed for a reason that may pass.
+#[derive(Clone)]
+struct Trouble {
+    reason: Reason,
+    pause: Duration,
+    /// Until then nothing is tried.
+    until: Instant,
+}
+
+/// After a failure that may pass, and doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 
 /// A version in memory.
 pub(super) struct Loaded {
@@ -72,23 +92,70 @@ pub(super) struct Loaded {
     /// The layer of a stateful model.
     pub(super) sequenced: Option<Arc<Sequenced>>,
     /// What it was loaded from.
-    pub(super) candidate: Candidate,
+    pub(super) wanted: Arc<Wanted>,
     pub(super) stamp: Stamp,
     pub(super) lease: Option<Arc<Lease>>,
-    /// Held until the version goes.
-    pub(super) _files: Option<Arc<TempDir>>,
 }
 
 impl Loaded {
-    /// Whether `candidate` would be loaded from the same files in the same way.
-    pub(super) fn is_of(&self, candidate: &Candidate, version: Version) -> bool {
+    /// Whether it would be loaded from the same files in the same way.
+    pub(super) fn is_of(&self, wanted: &Wanted, version: Version) -> bool {
+        self.wanted.is_same(wanted, version) && self.stamp.is_current()
+    }
+}
+
+impl Wanted {
+    pub(super) fn new(candidate: Candidate) -> Self {
+        Self { candidate, _files: None }
+    }
+
+    /// Whether `other` has the same file of a version, to be served in the same way.
+    fn is_same(&self, other: &Self, version: Version) -> bool {
         let Candidate { root, versions, config, batching, resources, .. } = &self.candidate;
-        *root == candidate.root
-            && *config == candidate.config
-            && *batching == candidate.batching
-            && *resources == candidate.resources
-            && versions.get(&version) == candidate.versions.get(&version)
-            && self.stamp.is_current()
+        let other = &other.candidate;
+        *root == other.root
+            && *config == other.config
+            && *batching == other.batching
+            && *resources == other.resources
+            && versions.get(&version) == other.versions.get(&version)
+    }
+}
+
+impl Asleep {
+    pub(super) fn new(wanted: Arc<Wanted>) -> Self {
+        Self { wanted, trouble: None }
+    }
+
+    /// Whether a load may be tried.
+    pub(super) fn may_try(&self, now: Instant) -> bool {
+        self.trouble.as_ref().is_none_or(|trouble| trouble.until <= now)
+    }
+
+    /// What becomes of it when its load fails.
+    fn fail(&self, error: &CatalogError, now: Instant) -> State {
+        if matches!(error, CatalogError::NoMemory) {
+            // The next request may find room.
+            return State::Asleep(self.clone());
+        }
+        let reason = Reason::of(error);
+        if !error.may_pass() {
+            return State::Unavailable(reason);
+        }
+        let before = self.trouble.as_ref();
+        let pause = before.map_or(FIRST_PAUSE, |trouble| (2 * trouble.pause).min(LONGEST_PAUSE));
+        let trouble = Some(Trouble { reason, pause, until: now + pause });
+        State::Asleep(Self { wanted: Arc::clone(&self.wanted), trouble })
+    }
+}
+
+impl State {
+    /// Whether requests get there, if only when it is back in memory.
+    pub(super) fn serves(&self) -> bool {
+        match self {
+            Self::Ready(_) => true,
+            Self::Asleep(asleep) => asleep.trouble.is_none() || asleep.may_try(Instant::now()),
+            Self::Loading | Self::Unloading | Self::Unavailable(_) => false,
+        }
     }
 }
 
@@ -98,23 +165,18 @@ impl Entry {
             name,
             face: ArcSwap::default(),
             used: AtomicU64::new(0),
-            wanted: Mutex::default(),
             metrics: Mutex::default(),
             waiting: Mutex::default(),
         }
     }
 
-    /// Changes the face. `change` may be called several times.
-    pub(super) fn update(&self, change: impl Fn(&mut Face)) {
+    /// Changes the face, and returns the one before. `change` may be called several times.
+    pub(super) fn update(&self, change: impl Fn(&mut Face)) -> Arc<Face> {
         self.face.rcu(|face| {
             let mut face = Face::clone(face);
             change(&mut face);
             face
-        });
-    }
-
-    pub(super) fn wanted(&self) -> MutexGuard<'_, Option<Wanted>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+        })
     }
 
     /// What is counted of a version, over all its loads.
@@ -157,7 +219,7 @@ impl Entry {
         let face = self.face.load();
         let row = |version, state| ModelRow { name: self.name.clone(), version, state };
         if face.versions.is_empty() {
-            return vec![row(None, ModelState::Unavailable(face.reason()))];
+            return vec![row(None, ModelState::Unavailable(face.reason().full))];
         }
         let each = face.versions.iter().map(|(version, state)| row(Some(*version), face.state(state)));
         each.collect()
@@ -169,24 +231,55 @@ impl Face {
         match state {
             State::Loading => ModelState::Loading,
             State::Ready(_) => ModelState::Ready { note: self.note.clone() },
-            State::Asleep => {
-                ModelState::Ready { note: "not in memory: the next request loads it".to_owned() }
+            State::Asleep(Asleep { trouble: Some(trouble), .. }) => {
+                ModelState::Unavailable(trouble.reason.full.clone())
+            }
+            State::Asleep(_) => {
+                let mut note = "not in memory: the next request loads it".to_owned();
+                if !self.note.is_empty() {
+                    note = format!("{note}; {}", self.note);
+                }
+                ModelState::Ready { note }
             }
             State::Unloading => ModelState::Unloading,
-            State::Unavailable(reason) => ModelState::Unavailable(reason.clone()),
+            State::Unavailable(reason) => ModelState::Unavailable(reason.full.clone()),
         }
     }
 
     /// Why nothing is served.
-    pub(super) fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> Reason {
         let said = self.versions.values().rev().find_map(|state| match state {
             State::Unavailable(reason) => Some(reason.clone()),
-            State::Loading => Some("it is still being loaded".to_owned()),
-            State::Unloading => Some("it is being unloaded".to_owned()),
-            State::Ready(_) | State::Asleep => None,
+            State::Asleep(asleep) => asleep.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+            State::Loading => Some(Reason::plain("it is still being loaded")),
+            State::Unloading => Some(Reason::plain("it is being unloaded")),
+            State::Ready(_) => None,
         });
         let fault = || self.fault.clone();
-        said.or_else(fault).unwrap_or_else(|| "it has not been loaded".to_owned())
+        said.or_else(fault).unwrap_or_else(|| Reason::plain("it has not been loaded"))
+    }
+
+    /// Takes over what a load came to. One that failed leaves in place what was served before.
+    pub(super) fn settle(&mut self, built: &Built, now: Instant) {
+        let error = match &built.outcome {
+            Ok(loaded) => {
+                self.versions.insert(built.version, State::Ready(Arc::clone(loaded)));
+                return;
+            }
+            Err(error) => error,
+        };
+        let next = match self.versions.get(&built.version) {
+            Some(State::Asleep(asleep)) if asleep.wanted.is_same(&built.wanted, built.version) => {
+                asleep.fail(error, now)
+            }
+            Some(State::Ready(_) | State::Asleep(_)) => {
+                let (version, reason) = (built.version, super::chain(error));
+                self.note = format!("the last reload of version {version} failed: {reason}");
+                return;
+            }
+            _ => State::Unavailable(Reason::of(error)),
+        };
+        self.versions.insert(built.version, next);
     }
 
     /// Versions in memory.
@@ -197,8 +290,20 @@ impl Face {
         })
     }
 
-    /// Whether something that is wanted is not in memory.
-    pub(super) fn is_asleep(&self) -> bool {
-        self.versions.values().any(|state| matches!(state, State::Asleep))
+    /// Versions that a request loads.
+    pub(super) fn asleep(&self) -> impl Iterator<Item = (Version, &Asleep)> {
+        self.versions.iter().filter_map(|(version, state)| match state {
+            State::Asleep(asleep) => Some((*version, asleep)),
+            _ => None,
+        })
+    }
+
+    /// Whether it can be sent out of memory without losing anything: a sequence that has begun, or what serves because
+    /// the files that have taken the place of its own could not be loaded.
+    pub(super) fn may_go(&self) -> bool {
+        let mut ready = self.ready().peekable();
+        ready.peek().is_some()
+            && ready
+                .all(|(_, loaded)| loaded.is_idle() && (self.note.is_empty() || loaded.stamp.is_current()))
     }
 }

@@ -3,18 +3,19 @@ use super::{
     CatalogError, Core, Failure,
     build::Builder,
     chain,
-    entry::{Entry, Face, Loaded, State, Wanted},
+    entry::{Asleep, Entry, Face, Loaded, State, Wanted},
+    reason::Reason,
     source,
     work::Task,
 };
 use crate::repository::{Candidate, RepositoryError};
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::Ordering::{Relaxed, SeqCst},
     },
+    time::Instant,
 };
 use xebec_core::{InferError, ModelName, Version, port::Overrides};
 
@@ -46,7 +47,7 @@ impl Core {
 
     fn carry_out(&self, name: &ModelName, order: Order) -> Result<(), InferError> {
         match order {
-            Order::Load(candidate) => self.bring(name, Wanted { candidate: *candidate, files: None }),
+            Order::Load(candidate) => self.bring(name, Wanted::new(*candidate)),
             Order::Bring(overrides) => {
                 let wanted = self.source.find(name, &overrides, self.settings.uploads);
                 let wanted = wanted.inspect_err(|error| self.note(name, &error.to_string()))?;
@@ -69,38 +70,28 @@ impl Core {
     /// Loads what is new, then lets go of what is old. What cannot be loaded leaves in place what was served before.
     fn bring(&self, name: &ModelName, wanted: Wanted) -> Result<(), InferError> {
         let Some(entry) = self.entries(std::iter::once(name)).pop() else { return Ok(()) };
+        let wanted = Arc::new(wanted);
         let before = entry.face.load_full();
         entry.begin(&wanted.candidate);
-        let (mut fresh, mut failed) = (BTreeMap::new(), BTreeMap::new());
-        for version in wanted.candidate.versions.keys() {
-            let kept = before
-                .ready()
-                .find(|(ready, loaded)| ready == version && loaded.is_of(&wanted.candidate, *version));
-            if kept.is_some() {
-                continue;
-            }
-            match self.build(&entry, &wanted, *version) {
-                Ok(loaded) => {
-                    loaded.follow(&before, *version);
-                    fresh.insert(*version, Arc::new(loaded));
-                }
-                Err(error) => drop(failed.insert(*version, error)),
-            }
-        }
-        entry.publish(&wanted.candidate, &fresh, &failed);
+        let kept = |version: Version| {
+            before.ready().any(|(ready, loaded)| ready == version && loaded.is_of(&wanted, version))
+        };
+        let missing = wanted.candidate.versions.keys().copied().filter(|version| !kept(*version));
+        let built: Vec<Built> =
+            missing.map(|version| self.build(&entry, &before, &wanted, version)).collect();
+        entry.publish(&wanted.candidate, &built);
         entry.retire_replaced(&before);
-        *entry.wanted() = Some(wanted);
         self.make_room(&entry);
-        match failed.first_key_value() {
+        match built.iter().find_map(Built::error) {
             None => {
                 self.missing().remove(name);
                 Ok(())
             }
-            Some((version, error)) => Err(source::refused(name, *version, error)),
+            Some((version, error)) => Err(source::refused(name, version, error)),
         }
     }
 
-    fn build(&self, entry: &Arc<Entry>, wanted: &Wanted, version: Version) -> Result<Loaded, CatalogError> {
+    fn build(&self, entry: &Arc<Entry>, before: &Face, wanted: &Arc<Wanted>, version: Version) -> Built {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
         let evict = || self.evict(entry);
         let (cache, aside) = (self.cache.as_ref(), self.loaded.load(SeqCst));
@@ -112,22 +103,24 @@ impl Core {
             let (model, reason) = (&entry.name, chain(error));
             tracing::error!(%model, version = version.get(), error = %reason, "model is not served");
         }
-        built
+        let outcome = built.map(|loaded| {
+            loaded.follow(before, version);
+            Arc::new(loaded)
+        });
+        Built { version, wanted: Arc::clone(wanted), outcome }
     }
 
     fn unload(&self, name: &ModelName) -> Result<(), InferError> {
         let failed =
             |reason: &str| InferError::UnloadFailed { model: name.to_string(), reason: reason.into() };
         let entry = self.entry(name).ok_or_else(|| failed("it is not in the model repository"))?;
-        *entry.wanted() = None;
-        let before = entry.face.load_full();
-        entry.update(|face| {
+        let before = entry.update(|face| {
             face.note.clear();
             face.versions.retain(|_, state| !matches!(state, State::Loading));
             for state in face.versions.values_mut() {
                 *state = match state {
                     State::Ready(_) | State::Unloading => State::Unloading,
-                    _ => State::Unavailable("it was unloaded".to_owned()),
+                    _ => State::Unavailable(Reason::plain("it was unloaded")),
                 };
             }
         });
@@ -136,14 +129,23 @@ impl Core {
         Ok(())
     }
 
+    /// Loads what is asleep, each version from what it was served from. It went well if any is back: a caller that
+    /// wants another one is told by its route.
     fn wake_up(&self, name: &ModelName) -> Result<(), InferError> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
-        if !entry.face.load().is_asleep() {
-            return Ok(());
-        }
-        let wanted = entry.wanted().clone();
         self.touch(&entry);
-        wanted.map_or(Ok(()), |wanted| self.bring(name, wanted))
+        let (before, now) = (entry.face.load_full(), Instant::now());
+        let asleep = before.asleep().filter(|(_, asleep)| asleep.may_try(now));
+        let built: Vec<Built> =
+            asleep.map(|(version, asleep)| self.build(&entry, &before, &asleep.wanted, version)).collect();
+        entry.update(|face| built.iter().for_each(|built| face.settle(built, Instant::now())));
+        self.make_room(&entry);
+        match built.iter().rev().find_map(Built::error) {
+            Some((_, error)) if built.iter().all(|built| built.outcome.is_err()) => {
+                Err(source::not_woken(name, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Says why a model is not served, or why its reload was not done.
@@ -151,10 +153,10 @@ impl Core {
         let Some(entry) = self.entry(name) else { return };
         tracing::error!(model = %name, error = reason, "model was not loaded");
         entry.update(|face| {
-            if face.ready().next().is_some() {
+            if face.ready().next().is_some() || face.asleep().next().is_some() {
                 face.note = format!("the last reload failed: {reason}");
             } else {
-                face.fault = Some(reason.to_owned());
+                face.fault = Some(Reason::of_folder(reason.to_owned()));
             }
         });
     }
@@ -168,23 +170,32 @@ impl Core {
     fn evict(&self, keep: &Entry) -> bool {
         let models = self.models.load();
         let others = models.values().filter(|entry| entry.name != keep.name);
-        let resident = others.filter(|entry| {
-            let face = entry.face.load();
-            let mut ready = face.ready().peekable();
-            // A sequence that has begun is lost with its model.
-            ready.peek().is_some() && ready.all(|(_, loaded)| loaded.is_idle())
-        });
+        let resident = others.filter(|entry| entry.face.load().may_go());
         let Some(oldest) = resident.min_by_key(|entry| entry.used.load(Relaxed)) else { return false };
-        let before = oldest.face.load_full();
-        oldest.update(|face| {
-            for state in face.versions.values_mut().filter(|state| matches!(state, State::Ready(_))) {
-                *state = State::Asleep;
+        let before = oldest.update(|face| {
+            for state in face.versions.values_mut() {
+                if let State::Ready(loaded) = state {
+                    *state = State::Asleep(Asleep::new(Arc::clone(&loaded.wanted)));
+                }
             }
         });
         before.ready().for_each(|(_, loaded)| loaded.leave());
         self.residents.evictions.add(1);
         tracing::info!(model = %oldest.name, "model goes out of memory");
         true
+    }
+}
+
+/// What the load of a version came to.
+pub(super) struct Built {
+    pub(super) version: Version,
+    pub(super) wanted: Arc<Wanted>,
+    pub(super) outcome: Result<Arc<Loaded>, CatalogError>,
+}
+
+impl Built {
+    fn error(&self) -> Option<(Version, &CatalogError)> {
+        self.outcome.as_ref().err().map(|error| (self.version, error))
     }
 }
 
@@ -200,8 +211,8 @@ impl Loaded {
         }
     }
 
-    /// Whether it can be sent out of memory without losing anything.
-    fn is_idle(&self) -> bool {
+    /// Whether no sequence has begun that would be lost with it.
+    pub(super) fn is_idle(&self) -> bool {
         self.sequenced.as_ref().is_none_or(|sequenced| sequenced.is_idle())
     }
 
@@ -226,34 +237,16 @@ impl Entry {
     }
 
     /// Shows what a load came to.
-    fn publish(
-        &self,
-        candidate: &Candidate,
-        fresh: &BTreeMap<Version, Arc<Loaded>>,
-        failed: &BTreeMap<Version, CatalogError>,
-    ) {
+    fn publish(&self, candidate: &Candidate, built: &[Built]) {
+        let all = built.iter().all(|built| built.outcome.is_ok());
         self.update(|face| {
             face.note.clear();
-            for (version, loaded) in fresh {
-                face.versions.insert(*version, State::Ready(Arc::clone(loaded)));
-            }
-            for (version, error) in failed {
-                match face.versions.get(version) {
-                    Some(State::Ready(_)) => {
-                        face.note = format!("the last reload of version {version} failed: {}", chain(error));
-                    }
-                    // The next request may find room.
-                    Some(State::Asleep) if matches!(error, CatalogError::NoMemory) => (),
-                    _ => drop(face.versions.insert(*version, State::Unavailable(chain(error)))),
-                }
-            }
-            let wanted = |version: &Version| candidate.versions.contains_key(version);
-            if failed.is_empty() {
-                face.versions.retain(|version, _| wanted(version));
-            } else {
-                // What was served before goes on until all that is new is there.
-                face.versions.retain(|version, state| wanted(version) || matches!(state, State::Ready(_)));
-            }
+            built.iter().for_each(|built| face.settle(built, Instant::now()));
+            // What was served before goes on until all that is new is there.
+            face.versions.retain(|version, state| {
+                let served = matches!(state, State::Ready(_) | State::Asleep(_));
+                candidate.versions.contains_key(version) || (served && !all)
+            });
         });
     }
 
@@ -268,20 +261,20 @@ impl Entry {
 
     /// Is wanted, and is loaded when it is asked for.
     pub(super) fn fall_asleep(&self, candidate: Candidate) {
+        let wanted = Arc::new(Wanted::new(candidate));
         self.update(|face| {
             face.fault = None;
-            for version in candidate.versions.keys() {
-                face.versions.insert(*version, State::Asleep);
+            for version in wanted.candidate.versions.keys() {
+                face.versions.insert(*version, State::Asleep(Asleep::new(Arc::clone(&wanted))));
             }
         });
-        *self.wanted() = Some(Wanted { candidate, files: None });
     }
 
     /// Versions that are not served, each with its reason.
     pub(super) fn failures(&self) -> Vec<Failure> {
         let face = self.face.load();
         let failed = face.versions.iter().filter_map(|(version, state)| match state {
-            State::Unavailable(reason) => Some((Some(*version), reason.clone())),
+            State::Unavailable(reason) => Some((Some(*version), reason.full.clone())),
             _ => None,
         });
         let failure = |(version, reason)| Failure { model: self.name.clone(), version, reason };

@@ -1,10 +1,7 @@
 //! Where the models of a catalog come from.
-use super::CatalogError;
-use crate::{
-    catalog::entry::Wanted,
-    repository::{self, Candidate, RepositoryError, Scan, config},
-};
-use std::{fs, path::PathBuf, sync::Arc};
+use super::{CatalogError, entry::Wanted, reason::Reason};
+use crate::repository::{self, Candidate, RepositoryError, Scan, config};
+use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 use xebec_core::{Code, InferError, ModelName, Version, model_config::ModelConfig, port::Overrides};
 
@@ -56,7 +53,7 @@ impl Source {
             }
         };
         match found {
-            Ok(Some(candidate)) => Ok(Wanted { candidate, files: None }),
+            Ok(Some(candidate)) => Ok(Wanted::new(candidate)),
             Ok(None) => Err(failed(Code::NotFound, "failed to poll from model repository".into())),
             Err(error) => Err(failed(Code::InvalidArgument, super::chain(&error))),
         }
@@ -111,7 +108,16 @@ fn uploaded(
     }
     let candidate = repository::folder(&root, &model, name.clone(), config)
         .map_err(|error| failed(Code::InvalidArgument, super::chain(&error)))?;
-    Ok(Wanted { candidate, files: Some(Arc::new(folder)) })
+    Ok(Wanted { candidate, _files: Some(folder) })
+}
+
+/// A model that could not be loaded when it was asked for, as the answer to a request for inference.
+pub(super) fn not_woken(name: &ModelName, error: &CatalogError) -> InferError {
+    let model = name.to_string();
+    match error {
+        CatalogError::NoMemory => InferError::NoModelMemory { model },
+        _ => InferError::NoVersions { model, reason: Reason::of(error).public },
+    }
 }
 
 /// A failed build as the answer to an order.

@@ -269,7 +269,7 @@ fn a_model_larger_than_all_memory_for_models_is_refused_by_the_flags_name() {
     let settings = Settings { memory: Some(1000), ..Settings::new(defaults()) };
     let backend = Arc::new(RtenBackend::new(String::new()));
     let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
-    let error = house.ask("m", None).unwrap_err().to_string();
+    let error = house.ask("m", None).unwrap_err().hint().unwrap();
     assert!(error.contains("--model-memory-budget"), "{error}");
 }
 
@@ -463,4 +463,122 @@ fn what_changes_all_the_time_is_left_alone_and_the_rest_is_followed() {
     until("the last state is served", || house.ask("a", None).is_ok_and(|offset| offset >= 100.0));
     assert_eq!(house.catalog.residents().failed_loads.get(), 0);
     drop(poller);
+}
+
+/// With memory for so many models of one [`SCALER`] each.
+fn room_for(models: u64) -> Settings {
+    let of_one = (512 << 10) + SCALER.len() as u64;
+    Settings { memory: Some(models * of_one), ..Settings::new(defaults()) }
+}
+
+fn cramped(files: &[(&str, &[u8])], models: u64) -> House {
+    House::with(files, room_for(models), Arc::new(RtenBackend::new(String::new())))
+}
+
+#[test]
+fn what_served_before_a_failed_reload_comes_back_after_it_was_sent_out_of_memory() {
+    let files: [(&str, &[u8]); 3] =
+        [("m/1/model.onnx", &scaler(1.0)), ("a.onnx", &scaler(5.0)), ("b.onnx", &scaler(6.0))];
+    let house = cramped(&files, 2);
+    let others = || assert_eq!((house.ask("a", None), house.ask("b", None)), (Ok(5.0), Ok(6.0)));
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.put("m/2/model.onnx", b"garbage");
+    assert!(house.load("m").is_err());
+    for _ in 0..2 {
+        assert_eq!(house.ask("m", None), Ok(1.0));
+        others();
+    }
+    // A reload that fails while it is asleep changes nothing either.
+    assert!(house.load("m").is_err());
+    assert_eq!((house.ask("m", None), house.ask("m", Some(1))), (Ok(1.0), Ok(1.0)));
+    house.put("m/2/model.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    others();
+    assert_eq!((house.ask("m", None), house.ask("m", Some(1)).is_err()), (Ok(2.0), true));
+}
+
+#[test]
+fn what_serves_although_its_own_file_was_broken_is_not_sent_out_of_memory() {
+    let files: [(&str, &[u8]); 3] =
+        [("m.onnx", &scaler(1.0)), ("a.onnx", &scaler(5.0)), ("b.onnx", &scaler(6.0))];
+    let house = cramped(&files, 2);
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.put("m.onnx", b"garbage");
+    assert!(house.load("m").is_err());
+    for _ in 0..2 {
+        assert_eq!((house.ask("a", None), house.ask("b", None)), (Ok(5.0), Ok(6.0)));
+    }
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.put("m.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    assert_eq!(
+        (house.ask("a", None), house.ask("b", None), house.ask("m", None)),
+        (Ok(5.0), Ok(6.0), Ok(2.0))
+    );
+}
+
+#[test]
+fn a_version_that_cannot_be_loaded_does_not_keep_the_others_out_of_memory() {
+    let files: [(&str, &[u8]); 4] = [
+        ("m/1/model.onnx", b"garbage"),
+        ("m/2/model.onnx", &scaler(2.0)),
+        ("m/config.pbtxt", b"version_policy { all {} }"),
+        ("other.onnx", &scaler(5.0)),
+    ];
+    let house = cramped(&files, 1);
+    assert_eq!(house.ask("m", None), Ok(2.0));
+    assert_eq!(house.ask("m", Some(1)), Err(InferError::VersionNotReady { model: "m".into(), version: 1 }));
+    assert_eq!((house.ask("other", None), house.ask("m", Some(2))), (Ok(5.0), Ok(2.0)));
+    assert_eq!(
+        house.catalog.residents().failed_loads.get(),
+        1,
+        "what is known to be broken is not tried again"
+    );
+}
+
+#[test]
+fn what_could_not_be_read_once_is_tried_again_and_what_is_broken_is_not() {
+    let house = cramped(&[("m.onnx", &scaler(1.0)), ("broken.onnx", b"garbage")], 2);
+    fs::remove_file(house.folder.path().join("m.onnx")).unwrap();
+    for model in ["m", "broken"] {
+        let error = house.ask(model, None).unwrap_err();
+        assert!(matches!(error, InferError::NoVersions { .. }), "{error:?}");
+        assert!(matches!(house.state(model), ModelState::Unavailable(_)), "{model}");
+    }
+    house.put("m.onnx", &scaler(1.0));
+    until("it is read", || house.ask("m", None) == Ok(1.0));
+    let failed = house.catalog.residents().failed_loads.get();
+    (0..3).for_each(|_| assert!(house.ask("broken", None).is_err()));
+    assert_eq!(house.catalog.residents().failed_loads.get(), failed);
+}
+
+#[test]
+fn callers_of_inference_see_no_path_of_the_server_and_may_try_again() {
+    let files: [(&str, &[u8]); 2] = [("broken.onnx", b"garbage"), ("bare/config.pbtxt", b"")];
+    for settings in [Settings::new(defaults()), room_for(1)] {
+        let house = House::with(&files, settings, Arc::new(RtenBackend::new(String::new())));
+        let folder = house.folder.path().canonicalize().unwrap().display().to_string();
+        for (model, says) in
+            [("broken", "the file is damaged or not ONNX"), ("bare", "its folder or its configuration")]
+        {
+            let error = house.ask(model, None).unwrap_err();
+            let said = format!("{error}; {}", error.hint().unwrap());
+            assert!(said.contains(says) && !said.contains(&folder), "{said}");
+            assert_eq!(error.code(), Code::Unavailable);
+            let ModelState::Unavailable(reason) = house.state(model) else { panic!("{model}") };
+            assert!(reason.contains(&folder), "{reason}");
+            let error = house.load(model).unwrap_err();
+            assert!(error.code() == Code::InvalidArgument && error.to_string().contains(&folder), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_order_that_failed_is_shown_also_of_a_model_that_is_not_in_memory() {
+    let house = cramped(&[("m/1/model.onnx", &scaler(1.0))], 1);
+    house.put("m/config.pbtxt", b"garbage");
+    assert!(house.load("m").is_err());
+    let ModelState::Ready { note } = house.state("m") else { panic!() };
+    assert!(note.contains("the last reload failed: ") && note.contains("config.pbtxt"), "{note}");
+    assert_eq!(house.ask("m", None), Ok(1.0));
 }
