@@ -36,7 +36,7 @@ use std::{
     },
     thread::JoinHandle,
 };
-use work::{Task, Work};
+use work::{Refusal, Task, Work};
 use xebec_core::{
     InferError, ModelName, Permit, Version,
     metrics::{CacheMetrics, ResidentMetrics},
@@ -368,9 +368,11 @@ impl Core {
 
     /// Puts an order behind the others, or tells at once why not.
     fn put(&self, model: ModelName, order: Order, done: Done, most: usize) {
-        if let Err(task) = self.work.put(Task { model, order, done }, most) {
-            let refused = InferError::QueueFull { model: task.model.to_string(), limit: most };
-            (task.done)(Err(refused));
+        if let Err((task, why)) = self.work.put(Task { model, order, done }, most) {
+            (task.done)(Err(match why {
+                Refusal::Full => InferError::QueueFull { model: task.model.to_string(), limit: most },
+                Refusal::Stopped => InferError::Draining,
+            }));
         }
     }
 

@@ -234,7 +234,7 @@ fn folders(path: &Path, diagnosis: &mut Diagnosis) {
 }
 
 fn graph(file: &Path, diagnosis: &mut Diagnosis) -> Option<onnx::Model> {
-    let bytes = match std::fs::read(file) {
+    let bytes = match repository::read::whole(file) {
         Ok(bytes) => bytes,
         Err(error) => {
             diagnosis.say(Gravity::Fault, file, format!("it cannot be read: {error}"));
@@ -322,7 +322,7 @@ fn complete_mixes(
     version: Version,
     settings: &Settings,
 ) -> Option<Result<(), String>> {
-    let bytes = std::fs::read(candidate.versions.get(&version)?).ok()?;
+    let bytes = repository::read::whole(candidate.versions.get(&version)?).ok()?;
     let graph = onnx::Model::parse(bytes.into()).ok()?;
     complete::plan(candidate, version, &graph, &settings.defaults).ok().map(|plan| plan.batching.mixes)
 }

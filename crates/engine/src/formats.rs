@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing of a foreign file is run or unpacked; a bounded beginning of it is looked at. The commands are
 //! those of docs/guide/import.md. Not here: what a scan or a load does about one.
+use crate::repository::read;
 use std::{
-    fs::File,
     io::Read as _,
     path::{Path, PathBuf},
 };
@@ -168,8 +168,7 @@ pub fn of_path(path: &Path) -> Option<Foreign> {
     if path.file_name().is_some_and(|name| name == "saved_model.pb") {
         return Some(SAVED_MODEL);
     }
-    let mut file =
-        File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))?;
+    let mut file = read::open(path).ok()?;
     let mut bytes = Vec::new();
     let most = (2 * LOOKED_AT) as u64;
     file.by_ref().take(most).read_to_end(&mut bytes).ok()?;

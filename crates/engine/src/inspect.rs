@@ -5,14 +5,13 @@ use crate::{
     backend::Backend,
     catalog::Settings,
     onnx::{self, OnnxError, Operators, Parameters, ValueInfo},
-    repository::{Candidate, complete},
+    repository::{Candidate, complete, read},
     served,
 };
 use sha2::{Digest as _, Sha256};
 use std::{
     fmt::Write as _,
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -75,11 +74,10 @@ pub enum InspectError {
 /// # Errors
 /// It cannot be read or is no ONNX model.
 pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
-    let read = |source| InspectError::Read { path: path.to_owned(), source };
+    let unreadable = |source| InspectError::Read { path: path.to_owned(), source };
     let fault = |source| InspectError::Onnx { path: path.to_owned(), source };
-    let sha256 = sha256(path).map_err(read)?;
-    let bytes = std::fs::read(path).map_err(read)?;
-    let length = bytes.len() as u64;
+    let bytes = read::whole(path).map_err(unreadable)?;
+    let (length, sha256) = (bytes.len() as u64, sha256(&bytes));
     let graph = onnx::Model::parse(bytes.into()).map_err(fault)?;
     let files = graph.check_external(path.parent().unwrap_or(Path::new("."))).map_err(fault)?;
     let sized = files.into_iter().map(|file| {
@@ -103,22 +101,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
     })
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut room) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        let read = file.read(&mut room)?;
-        if read == 0 {
-            break;
-        }
-        hash.update(room.get(..read).unwrap_or_default());
-    }
-    let mut digits = String::new();
-    for byte in hash.finalize() {
-        // Writing into a String has no error to give.
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut digits, byte| {
+        // Writing into a text has no error to give.
         let _ = write!(digits, "{byte:02x}");
-    }
-    Ok(digits)
+        digits
+    })
 }
 
 /// What a run of so many rows takes: the median of several, on zeros.
@@ -146,7 +134,7 @@ pub fn cost(
 ) -> Result<Vec<Cost>, crate::catalog::CatalogError> {
     use crate::catalog::CatalogError;
     let path = candidate.versions.get(&version).map(PathBuf::as_path).unwrap_or(Path::new(""));
-    let bytes = std::fs::read(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
+    let bytes = read::whole(path).map_err(|source| CatalogError::Read { path: path.to_owned(), source })?;
     let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
     let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
     graph.check_external(path.parent().unwrap_or(&candidate.root)).map_err(onnx)?;

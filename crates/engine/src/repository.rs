@@ -5,8 +5,10 @@
 //!
 //! Not here: what `config.pbtxt` may say ([`config`]), what the graph adds ([`complete`]), loading (`catalog`).
 use crate::formats::{self, Foreign};
+use stamp::Stamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     io,
     path::{Component, Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -19,6 +21,7 @@ use xebec_core::{
 
 pub mod complete;
 pub mod config;
+pub(crate) mod read;
 pub(crate) mod stamp;
 pub(crate) mod sums;
 
@@ -157,8 +160,7 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
     for repository in repositories {
         let root = canonical(repository)?;
         for entry in entries(&root)? {
-            let Some(found) = recognise(&root, &entry, None) else { continue };
-            let (name, outcome) = found?;
+            let Some((name, outcome)) = recognise(&root, &entry, None) else { continue };
             if let Some(first) = places.insert(name.clone(), entry.clone()) {
                 scan.candidates.retain(|candidate| candidate.name != name);
                 let fault = RepositoryError::NameClash { name: name.to_string(), first, second: entry };
@@ -181,9 +183,7 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
 pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
     let path = canonical(path)?;
     let root = path.parent().unwrap_or(&path);
-    recognise(root, &path, None)
-        .ok_or_else(|| RepositoryError::NoModel { path: path.clone() })?
-        .and_then(|found| found.1)
+    recognise(root, &path, None).ok_or_else(|| RepositoryError::NoModel { path: path.clone() })?.1
 }
 
 /// The same for a folder, with another configuration in the place of its own.
@@ -221,8 +221,7 @@ pub fn find_with(
         let bare = root.join(format!("{name}.onnx"));
         for entry in [root.join(name.as_str()), bare] {
             // A folder that is called as a bare file is, is a model of another name.
-            let Some(Ok((called, outcome))) = recognise(&root, &entry, config).filter(|_| entry.exists())
-            else {
+            let Some((called, outcome)) = recognise(&root, &entry, config).filter(|_| entry.exists()) else {
                 continue;
             };
             if called != *name {
@@ -241,13 +240,13 @@ type Found = (ModelName, Result<Candidate, RepositoryError>);
 
 /// The name that an entry of a repository gives its model, and whether it is a bare file; `None` if it is nothing of
 /// ours.
-fn name_of(entry: &Path) -> Option<(Result<ModelName, RepositoryError>, bool)> {
-    let text = entry.file_name()?.to_str()?;
-    if text.starts_with('.') {
+fn name_of(entry: &Path) -> Option<(&OsStr, bool)> {
+    let whole = entry.file_name()?;
+    if whole.as_encoded_bytes().starts_with(b".") {
         return None;
     }
     let bare = entry.extension().is_some_and(|extension| extension == "onnx") && entry.is_file();
-    let stem = if bare { entry.file_stem()?.to_str()? } else { text };
+    let stem = if bare { entry.file_stem()? } else { whole };
     if !bare && !entry.is_dir() {
         if let Some(Foreign { format, way_out }) = formats::of_path(entry) {
             if is_news(entry) {
@@ -258,28 +257,36 @@ fn name_of(entry: &Path) -> Option<(Result<ModelName, RepositoryError>, bool)> {
         tracing::debug!(path = %entry.display(), "neither a model folder nor an .onnx file");
         return None;
     }
-    let name =
-        ModelName::parse(stem).map_err(|source| RepositoryError::Name { name: stem.to_owned(), source });
-    Some((name, bare))
+    Some((stem, bare))
+}
+
+/// The name under which an entry is listed whose own cannot be a model's.
+fn listed_as(text: &str) -> Option<ModelName> {
+    // Of four bytes each at most, they are within what a name may have.
+    const MOST_LETTERS: usize = 63;
+    let shown = |letter: char| {
+        if letter == '\\' || letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter }
+    };
+    ModelName::parse(&text.chars().map(shown).take(MOST_LETTERS).collect::<String>()).ok()
 }
 
 /// What an entry of a repository is; `None` if it is nothing of ours.
-fn recognise(
-    root: &Path,
-    entry: &Path,
-    config: Option<&ModelConfig>,
-) -> Option<Result<Found, RepositoryError>> {
-    let (name, bare) = name_of(entry)?;
-    let name = match name {
+fn recognise(root: &Path, entry: &Path, config: Option<&ModelConfig>) -> Option<Found> {
+    let (text, bare) = name_of(entry)?;
+    // What is not UTF-8 is no name, though it can be shown.
+    let name = match ModelName::parse(text.to_str().unwrap_or_default()) {
         Ok(name) => name,
-        Err(error) => return Some(Err(error)),
+        Err(source) => {
+            let name = text.to_string_lossy().replace(char::is_control, "\u{fffd}");
+            return Some((listed_as(&name)?, Err(RepositoryError::Name { name, source })));
+        }
     };
     let outcome = if bare {
         bare_file(root, entry, name.clone(), config)
     } else {
         folder(root, entry, name.clone(), config)
     };
-    Some(Ok((name, outcome)))
+    Some((name, outcome))
 }
 
 /// Whether an entry was not told of before: a repository is scanned again and again.
@@ -414,6 +421,20 @@ fn pick(
 }
 
 impl Candidate {
+    /// The state of all files that a load of a version begins with. Taken before the first is read, it tells whether one
+    /// has changed since.
+    pub(crate) fn stamp(&self, version: Version) -> Stamp {
+        let mut stamp = Stamp::default();
+        if let Some(file) = self.versions.get(&version) {
+            stamp.add(file);
+            stamp.add(&file.with_file_name(sums::FILE));
+        }
+        if let (Some(folder), Some(config)) = (&self.folder, &self.config) {
+            complete::named_files(config).for_each(|name| stamp.add(&folder.join(name)));
+        }
+        stamp
+    }
+
     /// The model of an `InferenceService` whose document lies in `base`.
     ///
     /// # Errors

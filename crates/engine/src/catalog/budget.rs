@@ -61,18 +61,21 @@ impl Budget {
     pub(super) fn reserve(
         self: &Arc<Self>,
         bytes: u64,
-        mut evict: impl FnMut() -> bool,
+        evict: impl FnMut() -> bool,
     ) -> Result<Lease, NoLease> {
-        if bytes > self.limit {
-            return Err(NoLease::TooLarge { limit: self.limit });
-        }
+        let lease =
+            Lease { budget: Arc::clone(self), bytes: AtomicU64::new(0), leaving: AtomicBool::new(false) };
+        lease.raise(bytes, evict)?;
+        Ok(lease)
+    }
+
+    fn take(&self, bytes: u64, mut evict: impl FnMut() -> bool) -> Result<(), NoLease> {
         let until = Instant::now() + PATIENCE;
         loop {
             let mut ledger = self.lock();
             if ledger.used + bytes <= self.limit {
                 ledger.used += bytes;
-                let (bytes, leaving) = (AtomicU64::new(bytes), AtomicBool::new(false));
-                return Ok(Lease { budget: Arc::clone(self), bytes, leaving });
+                return Ok(());
             }
             if ledger.used - ledger.leaving + bytes > self.limit {
                 drop(ledger);
@@ -101,6 +104,20 @@ impl Budget {
 }
 
 impl Lease {
+    /// Takes as much more as it needs to be of so many bytes in all, as [`Budget::reserve`] does.
+    ///
+    /// # Errors
+    /// [`NoLease`].
+    pub(super) fn raise(&self, bytes: u64, evict: impl FnMut() -> bool) -> Result<(), NoLease> {
+        if bytes > self.budget.limit {
+            return Err(NoLease::TooLarge { limit: self.budget.limit });
+        }
+        let more = bytes.saturating_sub(self.bytes.load(SeqCst));
+        self.budget.take(more, evict)?;
+        self.bytes.fetch_add(more, SeqCst);
+        Ok(())
+    }
+
     /// Corrects what was only estimated.
     pub(super) fn set(&self, bytes: u64) {
         let mut ledger = self.budget.lock();
@@ -175,6 +192,7 @@ mod tests {
         assert_eq!(budget.reserve(1, || false).err(), Some(NoLease::Busy));
         lease.set(120);
         assert!(budget.is_over());
+        assert_eq!(lease.raise(101, || true), Err(NoLease::TooLarge { limit: 100 }));
         lease.leave();
         assert!(!budget.is_over());
         drop(lease);

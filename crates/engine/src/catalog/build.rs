@@ -16,6 +16,7 @@ use crate::{
     repository::{
         Candidate, complete,
         config::{self, Idle},
+        read,
         stamp::Stamp,
         sums::Sums,
     },
@@ -79,7 +80,17 @@ pub fn start(
 /// What an engine has read of a version.
 struct Files {
     graph: onnx::Model,
-    stamp: Stamp,
+    /// Of the model's file and its external data.
+    bytes: u64,
+    lease: Option<Arc<Lease>>,
+}
+
+/// A model's file with its external data.
+struct Parsed {
+    graph: onnx::Model,
+    external: Stamp,
+    /// Of both.
+    bytes: u64,
 }
 
 /// A version that runs.
@@ -101,8 +112,8 @@ impl Builder<'_> {
         let started = Instant::now();
         let path = self.wanted.candidate.versions.get(&version).map_or(Path::new(""), PathBuf::as_path);
         for _ in 0..TRIES {
-            let Files { graph, stamp } = self.read(path)?;
-            let outcome = self.start(version, path, graph, &stamp);
+            let mut stamp = self.wanted.candidate.stamp(version);
+            let outcome = self.start(version, path, &mut stamp);
             if !stamp.is_current() {
                 tracing::info!(path = %path.display(), "replaced while it was loaded");
                 continue;
@@ -121,23 +132,27 @@ impl Builder<'_> {
         Err(CatalogError::Replaced { path: path.to_owned() })
     }
 
-    fn read(&self, path: &Path) -> Result<Files, CatalogError> {
+    /// Reads a version's files when there is room for them.
+    fn read(&self, path: &Path, stamp: &mut Stamp) -> Result<Files, CatalogError> {
+        let unreadable = |source| CatalogError::Read { path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(&self.wanted.candidate.root);
-        if !self.aside {
-            return read(path, folder);
+        let own = read::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.len();
+        let lease = self.lease(own)?;
+        let Parsed { graph, external, bytes } = if self.aside {
+            let (path, folder) = (path.to_owned(), folder.to_owned());
+            aside(patience(own), move || parse(&path, &folder))?
+        } else {
+            parse(path, folder)?
+        };
+        stamp.extend(external);
+        if let Some(lease) = &lease {
+            lease.raise(need(bytes, 1), self.evict).map_err(|why| no_lease(why, bytes))?;
         }
-        let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
-        let (path, folder) = (path.to_owned(), folder.to_owned());
-        aside(patience(bytes), move || read(&path, &folder))
+        Ok(Files { graph, bytes, lease })
     }
 
-    fn start(
-        &self,
-        version: Version,
-        path: &Path,
-        graph: onnx::Model,
-        stamp: &Stamp,
-    ) -> Result<Started, CatalogError> {
+    fn start(&self, version: Version, path: &Path, stamp: &mut Stamp) -> Result<Started, CatalogError> {
+        let Files { graph, bytes, lease } = self.read(path, stamp)?;
         let candidate = &self.wanted.candidate;
         let defaults = &self.settings.defaults;
         let stateful = plan::read(candidate, defaults.instances.unwrap_or(defaults.cores))?;
@@ -150,7 +165,6 @@ impl Builder<'_> {
         for Idle { path, why } in self.idle() {
             tracing::warn!(model = %self.entry.name, version = version.get(), field = %path, %why, "a field of its configuration has no effect");
         }
-        let lease = self.lease(bytes(stamp, 1))?;
         plan.limiter.clone_from(&self.settings.limiter);
         plan.load.aside = self.aside;
         plan.observer.clone_from(&self.settings.observer);
@@ -161,7 +175,7 @@ impl Builder<'_> {
         drop(graph);
         let served = Served::start(model, plan)?;
         if let Some(lease) = &lease {
-            lease.set(bytes(stamp, served.sessions()));
+            lease.set(need(bytes, served.sessions()));
         }
         let served = Arc::new(served);
         let layer = |(plan, _)| Sequenced::start(Arc::clone(&served), plan);
@@ -188,12 +202,11 @@ impl Builder<'_> {
         }
     }
 
+    /// Room for files of so many bytes.
     fn lease(&self, bytes: u64) -> Result<Option<Arc<Lease>>, CatalogError> {
         let Some(budget) = self.budget else { return Ok(None) };
-        budget.reserve(bytes, self.evict).map(|lease| Some(Arc::new(lease))).map_err(|why| match why {
-            NoLease::TooLarge { limit } => CatalogError::TooLarge { bytes, limit },
-            NoLease::Busy => CatalogError::NoMemory,
-        })
+        let lease = budget.reserve(need(bytes, 1), self.evict).map_err(|why| no_lease(why, bytes))?;
+        Ok(Some(Arc::new(lease)))
     }
 
     /// What is to happen when the last of the version's memory has gone.
@@ -202,31 +215,36 @@ impl Builder<'_> {
     }
 }
 
-fn read(path: &Path, folder: &Path) -> Result<Files, CatalogError> {
+fn parse(path: &Path, folder: &Path) -> Result<Parsed, CatalogError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         |source| CatalogError::Read { path, source }
     };
-    let mut stamp = Stamp::default();
-    stamp.add(path).map_err(unreadable(path))?;
-    let bytes = std::fs::read(path).map_err(unreadable(path))?;
+    let content = read::whole(path).map_err(unreadable(path))?;
+    let mut bytes = content.len() as u64;
     let sums = Sums::of(folder)?;
-    if let Some(sums) = &sums {
-        stamp.add(sums.path()).map_err(unreadable(sums.path()))?;
-        sums.check(path, &bytes)?;
-    }
+    sums.as_ref().map_or(Ok(()), |sums| sums.check(path, &content))?;
     let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
-    let graph = onnx::Model::parse(bytes.into()).map_err(onnx)?;
+    let graph = onnx::Model::parse(content.into()).map_err(onnx)?;
+    let mut external = Stamp::default();
     for file in graph.check_external(folder).map_err(onnx)? {
-        stamp.add(&file).map_err(unreadable(&file))?;
+        external.add(&file);
         sums.as_ref().map_or(Ok(()), |sums| sums.check_file(&file))?;
+        bytes += file.metadata().map_err(unreadable(&file))?.len();
     }
-    Ok(Files { graph, stamp })
+    Ok(Parsed { graph, external, bytes })
 }
 
-/// Memory of a version, by the size of its files.
-fn bytes(stamp: &Stamp, sessions: usize) -> u64 {
-    (stamp.bytes() + SESSION_BYTES) * sessions as u64
+/// Memory of a version, by the bytes of its files.
+fn need(bytes: u64, sessions: usize) -> u64 {
+    (bytes + SESSION_BYTES) * sessions as u64
+}
+
+fn no_lease(why: NoLease, bytes: u64) -> CatalogError {
+    match why {
+        NoLease::TooLarge { limit } => CatalogError::TooLarge { bytes: need(bytes, 1), limit },
+        NoLease::Busy => CatalogError::NoMemory,
+    }
 }
 
 /// Lives as long as the memory of a version.

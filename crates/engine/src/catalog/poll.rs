@@ -3,10 +3,9 @@
 //! A change is acted on when two looks, [`SETTLE`] apart, show the same: a folder that is being copied, or changes all
 //! the time, is left for the next round. Invariant: a round costs two scans, however often files change.
 use super::{Catalog, Core, Order};
-use crate::repository::{Candidate, Scan, stamp::Stamp, sums};
+use crate::repository::{Candidate, Scan, stamp::Stamp};
 use std::{
     collections::{BTreeSet, HashMap},
-    path::Path,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -29,7 +28,7 @@ pub struct Poller {
 /// A model as it was seen.
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
-    Model(Box<Candidate>, Stamp),
+    Model(Box<Candidate>, Vec<Stamp>),
     Fault(String),
 }
 
@@ -37,7 +36,8 @@ impl Poll {
     /// Notes what a scan found, which is about to be loaded.
     pub fn new(scan: &Scan) -> Self {
         let models = scan.candidates.iter().map(|candidate| {
-            let seen = Seen::Model(Box::new(candidate.clone()), stamp(candidate));
+            let stamps = candidate.versions.keys().map(|version| candidate.stamp(*version));
+            let seen = Seen::Model(Box::new(candidate.clone()), stamps.collect());
             (candidate.name.clone(), seen)
         });
         let faults = scan.faults.iter().map(|(name, error)| (name.clone(), Seen::Fault(super::chain(error))));
@@ -59,16 +59,6 @@ impl Poll {
             None => drop(self.0.remove(name)),
         }
     }
-}
-
-/// The state of the files that a load begins with. One that cannot be looked at is found out by the load.
-fn stamp(candidate: &Candidate) -> Stamp {
-    let mut stamp = Stamp::default();
-    for file in candidate.versions.values() {
-        let _ = stamp.add(file);
-        let _ = stamp.add(&file.parent().unwrap_or(Path::new("")).join(sums::FILE));
-    }
-    stamp
 }
 
 impl Catalog {

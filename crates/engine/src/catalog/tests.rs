@@ -582,3 +582,104 @@ fn an_order_that_failed_is_shown_also_of_a_model_that_is_not_in_memory() {
     assert!(note.contains("the last reload failed: ") && note.contains("config.pbtxt"), "{note}");
     assert_eq!(house.ask("m", None), Ok(1.0));
 }
+
+/// A configuration that names a file of labels.
+const LABELLED: &str = r#"max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] label_filename: "labels.txt" }"#;
+
+#[test]
+fn a_load_sees_every_file_that_the_model_was_made_of() {
+    let warmup = r#" model_warmup { name: "w" batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 4 ] input_data_file: "w" } } }"#;
+    let config = format!("{LABELLED}{warmup}");
+    let model = scaler(1.0);
+    let files: [(&str, &[u8]); 4] = [
+        ("m/1/model.onnx", &model),
+        ("m/config.pbtxt", config.as_bytes()),
+        ("m/labels.txt", b"cat"),
+        ("m/warmup/w", &[0; 16]),
+    ];
+    let house = House::new(&files);
+    let label = || {
+        let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+        upstream.labels("y")[0].to_string()
+    };
+    assert_eq!(label(), "cat");
+    house.put("m/labels.txt", b"dog");
+    house.load("m").unwrap();
+    assert_eq!(label(), "dog");
+    house.put("m/warmup/w", &[0; 15]);
+    let error = house.load("m").unwrap_err().to_string();
+    assert!(error.contains("has 15 bytes, and 16 are wanted"), "{error}");
+    house.put("m/warmup/w", &[1; 16]);
+    house.load("m").unwrap();
+    // A file that was not there is one that was read too.
+    house.put("m/1/SHA256SUMS", format!("{}  model.onnx\n", "0".repeat(64)).as_bytes());
+    let error = house.load("m").unwrap_err().to_string();
+    assert!(error.contains("model.onnx has SHA-256"), "{error}");
+    assert_eq!((house.ask("m", None), label().as_str()), (Ok(1.0), "dog"));
+}
+
+#[test]
+fn a_changed_file_of_labels_is_polled_also_of_a_model_that_could_not_be_loaded() {
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0)), ("m/config.pbtxt", LABELLED.as_bytes())]);
+    assert!(house.ask("m", None).is_err());
+    let poller = house.catalog.follow(Poll::new(&house.scan()), Duration::from_millis(10)).unwrap();
+    let label =
+        || house.catalog.route(&permit("m", Verb::Infer), None).ok().map(|up| up.labels("y")[0].to_string());
+    for text in ["cat", "dog"] {
+        house.put("m/labels.txt", text.as_bytes());
+        until("it is seen", || label().as_deref() == Some(text));
+    }
+    drop(poller);
+}
+
+/// A pipe with nobody at its other end: whoever opens it as a file waits for ever.
+fn pipe(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_holds_nobody() {
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0))]);
+    let at = |path: &str| house.folder.path().join(path);
+    pipe(&at("model/1/model.onnx"));
+    house.put("config/1/model.onnx", &scaler(1.0));
+    pipe(&at("config/config.pbtxt"));
+    house.put("sums/1/model.onnx", &scaler(1.0));
+    pipe(&at("sums/1/SHA256SUMS"));
+    house.put("labels/1/model.onnx", &scaler(1.0));
+    house.put("labels/config.pbtxt", LABELLED.as_bytes());
+    pipe(&at("labels/labels.txt"));
+    pipe(&at("stray.pt"));
+    assert_eq!(house.scan().faults.len(), 1, "that of config");
+    for model in ["model", "config", "sums", "labels"] {
+        let error = house.load(model).unwrap_err().to_string();
+        assert!(error.contains("it is not a regular file"), "{model}: {error}");
+    }
+    assert_eq!(house.ask("m", None), Ok(1.0));
+}
+
+#[test]
+fn a_file_that_is_larger_than_all_memory_for_models_is_refused_unread() {
+    let settings = Settings { memory: Some(1 << 20), ..Settings::new(defaults()) };
+    let backend = Arc::new(RtenBackend::new(String::new()));
+    let house = House::with(&[("m.onnx", &vec![7; 2 << 20])], settings, backend);
+    let hint = house.ask("m", None).unwrap_err().hint().unwrap();
+    assert!(hint.contains("--model-memory-budget"), "and not that it is damaged: {hint}");
+}
+
+#[test]
+fn orders_after_the_end_of_loading_are_told_that_the_server_ends() {
+    let house = cramped(&[("m.onnx", &scaler(1.0))], 1);
+    house.catalog.stop_loading();
+    assert_eq!(house.load("m"), Err(InferError::Draining));
+    assert_eq!(house.ask("m", None), Err(InferError::Draining));
+}
+
+#[test]
+fn a_folder_that_cannot_be_a_model_is_listed_and_the_others_are_served() {
+    let house = House::new(&[("m.onnx", &scaler(1.0)), ("a\\b/1/model.onnx", &scaler(2.0))]);
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    let ModelState::Unavailable(reason) = house.state("a\u{fffd}b") else { panic!() };
+    assert!(reason.contains(r"'a\b' cannot be a model's name"), "{reason}");
+}

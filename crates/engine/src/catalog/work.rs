@@ -15,6 +15,15 @@ pub(super) struct Task<T> {
     pub(super) done: Done,
 }
 
+/// Why an order is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// As many wait as may.
+    Full,
+    /// Nothing is done any more.
+    Stopped,
+}
+
 /// The orders of all models.
 pub(super) struct Work<T> {
     state: Mutex<State<T>>,
@@ -36,11 +45,14 @@ impl<T> Work<T> {
     /// Puts an order behind the others, of which at most `most` may wait.
     ///
     /// # Errors
-    /// The order itself, if there is no room or nothing is done any more.
-    pub(super) fn put(&self, task: Task<T>, most: usize) -> Result<(), Task<T>> {
+    /// The order itself, and why nobody will do it.
+    pub(super) fn put(&self, task: Task<T>, most: usize) -> Result<(), (Task<T>, Refusal)> {
         let mut state = self.lock();
-        if state.stopped || state.waiting.len() >= most {
-            return Err(task);
+        if state.stopped {
+            return Err((task, Refusal::Stopped));
+        }
+        if state.waiting.len() >= most {
+            return Err((task, Refusal::Full));
         }
         state.waiting.push_back(task);
         self.changed.notify_one();
@@ -101,13 +113,17 @@ mod tests {
         for (model, order) in [("a", 1), ("a", 2), ("b", 3)] {
             assert!(work.put(task(model, order), 3).is_ok());
         }
-        assert_eq!(work.put(task("c", 4), 3).map_err(|task| task.order), Err(4));
+        assert_eq!(
+            work.put(task("c", 4), 3).map_err(|(task, why)| (task.order, why)),
+            Err((4, Refusal::Full))
+        );
         let taken = [(); 2].map(|()| work.take().unwrap());
         assert_eq!(taken.map(|task| task.order), [1, 3]);
         work.finish(&ModelName::parse("a").unwrap());
         assert_eq!(work.take().unwrap().order, 2);
         assert!(work.put(task("d", 5), 3).is_ok());
         assert_eq!(work.stop().into_iter().map(|task| task.order).collect::<Vec<_>>(), [5]);
-        assert!(work.take().is_none() && work.put(task("e", 6), 3).is_err());
+        assert!(work.take().is_none());
+        assert_eq!(work.put(task("e", 6), 3).map_err(|(_, why)| why), Err(Refusal::Stopped));
     }
 }

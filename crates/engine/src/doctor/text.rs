@@ -1,6 +1,9 @@
 //! A `config.pbtxt` with all its faults, and as much of it as can be used.
 use super::{Diagnosis, Finding, Gravity, Read};
-use crate::repository::config::{self, fields};
+use crate::repository::{
+    config::{self, fields},
+    read,
+};
 use prost_reflect::{DynamicMessage, Kind, Value};
 use std::path::Path;
 use xebec_core::model_config::ModelConfig;
@@ -10,7 +13,7 @@ const MOST_NAMES: usize = 100;
 
 pub(super) fn read(file: &Path, name: &str, diagnosis: &mut Diagnosis) -> Read {
     let broken = Read { is_broken: true, is_changed: true, ..Read::default() };
-    let text = match std::fs::read(file).map(String::from_utf8) {
+    let text = match read::whole(file).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Ok(Err(_)) => {
             diagnosis.say(Gravity::Fault, file, "it is not UTF-8 text");

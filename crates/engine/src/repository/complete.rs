@@ -22,7 +22,8 @@ mod warmup;
 
 pub(crate) use answer::config_type;
 pub use files::Labels;
-pub(crate) use files::read as read_file;
+pub(crate) use files::{named as named_files, read as read_file};
+pub(crate) use groups::instances;
 
 #[cfg(test)]
 mod tests;

@@ -24,11 +24,11 @@ const MOST_BYTES: u64 = 1 << 20;
 pub fn read(path: &Path, name: &ModelName) -> Result<ModelConfig, RepositoryError> {
     let read = |source| RepositoryError::Read { path: path.to_owned(), source };
     let fault = |message: String| RepositoryError::Config { path: path.to_owned(), message };
-    let size = path.metadata().map_err(read)?.len();
-    if size > MOST_BYTES {
-        return Err(fault(format!("{size} bytes are more than a config.pbtxt can need ({MOST_BYTES})")));
-    }
-    let text = std::fs::read_to_string(path).map_err(read)?;
+    let bytes = super::read::at_most(path, MOST_BYTES).map_err(read)?;
+    let bytes = bytes.ok_or_else(|| {
+        fault(format!("it has more than {MOST_BYTES} bytes, which no config.pbtxt can need"))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| fault("it is not UTF-8 text".into()))?;
     let config = parse(&text).map_err(fault)?;
     if !config.name.is_empty() && config.name != name.as_str() {
         return Err(fault(format!(

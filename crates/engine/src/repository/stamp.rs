@@ -1,17 +1,17 @@
 //! What tells one state of a file from another without reading it.
 //!
-//! A file that is written while it is read, or replaced while a model is loaded from it, has another stamp afterwards.
+//! A file that is written while it is read, or replaced while a model is loaded from it, has another stamp afterwards; so
+//! has one that was not there and is.
 //! Not here: whether its content is what its owner meant ([`sums`](super::sums)).
 use std::{
     collections::BTreeMap,
-    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-/// The state of several files.
+/// The state of several files; `None` of one that cannot be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stamp(BTreeMap<PathBuf, State>);
+pub(crate) struct Stamp(BTreeMap<PathBuf, Option<State>>);
 
 /// Of one file. The time of the last change of the inode cannot be set by a program, as that of the content can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +24,9 @@ struct State {
 }
 
 impl State {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = path.metadata()?;
-        Ok(Self {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             bytes: metadata.len(),
@@ -38,22 +38,18 @@ impl State {
 
 impl Stamp {
     /// Adds the state that a file has now.
-    ///
-    /// # Errors
-    /// It cannot be looked at.
-    pub(crate) fn add(&mut self, path: &Path) -> io::Result<()> {
-        self.0.insert(path.to_owned(), State::of(path)?);
-        Ok(())
+    pub(crate) fn add(&mut self, path: &Path) {
+        self.0.insert(path.to_owned(), State::of(path));
+    }
+
+    /// Adds those of `other`.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Whether every file is as it was.
     pub(crate) fn is_current(&self) -> bool {
-        self.0.iter().all(|(path, state)| State::of(path).is_ok_and(|now| now == *state))
-    }
-
-    /// Bytes of all files together.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.values().map(|state| state.bytes).sum()
+        self.0.iter().all(|(path, state)| State::of(path) == *state)
     }
 }
 
@@ -68,13 +64,17 @@ mod tests {
         let path = folder.path().join("model.onnx");
         fs::write(&path, "one").unwrap();
         let mut stamp = Stamp::default();
-        stamp.add(&path).unwrap();
-        assert_eq!((stamp.is_current(), stamp.bytes()), (true, 3));
+        stamp.add(&path);
+        assert!(stamp.is_current());
         let other = folder.path().join("new");
         fs::write(&other, "two").unwrap();
         fs::rename(&other, &path).unwrap();
         assert!(!stamp.is_current());
         fs::remove_file(&path).unwrap();
+        assert!(!stamp.is_current());
+        stamp.add(&path);
+        assert!(stamp.is_current(), "it was not there and is not");
+        fs::write(&path, "one").unwrap();
         assert!(!stamp.is_current());
     }
 }

@@ -5,11 +5,11 @@
 //!
 //! # Source
 //! `sha256sum` of GNU coreutils, whose output it is.
+use super::read;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
@@ -82,7 +82,7 @@ impl Sums {
     pub(crate) fn of(folder: &Path) -> Result<Option<Self>, SumError> {
         let path = folder.join(FILE);
         let unreadable = |source| SumError::Read { path: path.clone(), source };
-        let file = match File::open(&path) {
+        let file = match read::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(unreadable)?,
         };
@@ -100,11 +100,6 @@ impl Sums {
         Ok(Some(Self { path, by_name }))
     }
 
-    /// Where they stand.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Checks a file of this folder whose content is at hand.
     ///
     /// # Errors
@@ -119,7 +114,7 @@ impl Sums {
     /// It cannot be read, is not named, or is another.
     pub(crate) fn check_file(&self, path: &Path) -> Result<(), SumError> {
         let unreadable = |source| SumError::Read { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(unreadable)?;
+        let mut file = read::open(path).map_err(unreadable)?;
         let mut hash = Sha256::new();
         let mut chunk = vec![0; 1 << 16];
         loop {

@@ -10,7 +10,7 @@
 use super::{State, table::Rules};
 use crate::repository::{
     Candidate,
-    complete::{Misfit, config_type, read_file},
+    complete::{Misfit, config_type, instances, read_file},
 };
 use bytes::Bytes;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -109,8 +109,7 @@ pub(crate) fn read(candidate: &Candidate, cores: u32) -> Result<Option<(Plan, Ca
         0 => IDLE,
         microseconds => Duration::from_micros(microseconds),
     };
-    let instances: i32 = config.instance_group.iter().map(|group| group.count.max(1)).sum();
-    let instances = if instances > 0 { instances.unsigned_abs() } else { cores.max(1) };
+    let instances = instances(config)?.unwrap_or(cores.max(1));
     let places = places(said, instances, config.max_batch_size)?;
     let inner = inner(candidate, config, said, &controls);
     let initial = initial.into();

@@ -2,13 +2,16 @@
 //!
 //! Invariant: nothing is read from outside of the model's folder, and nothing larger than what is asked for.
 use super::Misfit;
+use crate::repository;
 use std::{
     collections::BTreeMap,
-    io::Read as _,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
     sync::Arc,
 };
-use xebec_core::model_config::ModelConfig;
+use xebec_core::model_config::{
+    ModelConfig, model_config::SchedulingChoice, model_sequence_batching::initial_state::StateData,
+    model_warmup::input::InputDataType,
+};
 
 /// A file of labels larger than this is refused.
 const MOST_LABEL_BYTES: u64 = 16 << 20;
@@ -33,18 +36,28 @@ pub(crate) fn read(folder: Option<&Path>, field: &str, name: &str, most: u64) ->
     if !path.starts_with(&root) {
         return Err(fault("it is a link out of the model's folder; copy the file into the folder".into()));
     }
-    let file = std::fs::File::open(&path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(fault("it is not a regular file".into()));
-    }
-    let mut bytes = Vec::new();
-    // One byte more than may be, so that a file that grows meanwhile is noticed.
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > most {
-        return Err(fault(format!("it has more than the {most} bytes that it may have")));
-    }
-    Ok(bytes)
+    let bytes = repository::read::at_most(&path, most).map_err(unreadable)?;
+    bytes.ok_or_else(|| fault(format!("it has more than the {most} bytes that it may have")))
+}
+
+/// Every file that a configuration names, below the model's folder: all that [`read`] is asked for.
+pub(crate) fn named(config: &ModelConfig) -> impl Iterator<Item = PathBuf> {
+    let labels = config.output.iter().map(|output| PathBuf::from(&output.label_filename));
+    let inputs = config.model_warmup.iter().flat_map(|warmup| warmup.inputs.values());
+    let warmups = inputs.filter_map(|input| match &input.input_data_type {
+        Some(InputDataType::InputDataFile(name)) => Some(Path::new("warmup").join(name)),
+        _ => None,
+    });
+    let states = match &config.scheduling_choice {
+        Some(SchedulingChoice::SequenceBatching(said)) => said.state.as_slice(),
+        _ => &[],
+    };
+    let states = states.iter().flat_map(|state| &state.initial_state);
+    let states = states.filter_map(|state| match &state.state_data {
+        Some(StateData::DataFile(name)) => Some(Path::new("initial_state").join(name)),
+        _ => None,
+    });
+    labels.filter(|name| !name.as_os_str().is_empty()).chain(warmups).chain(states)
 }
 
 /// Reads every `label_filename`: a label a line, by index.

@@ -23,9 +23,34 @@ pub(super) struct Groups {
     pub(super) limits: Vec<(u32, Option<Limit>)>,
 }
 
+/// Most instances of a model: each is a thread, and some are a session.
+const MOST_INSTANCES: u64 = 1024;
+
+/// How many run side by side in all groups; `None` if no group says so.
+pub(crate) fn instances(config: &ModelConfig) -> Result<Option<u32>, Misfit> {
+    let running = || config.instance_group.iter().filter(|group| !group.passive);
+    if running().next().is_none() && !config.instance_group.is_empty() {
+        return Err(Misfit(
+            "instance_group: every group is passive, so nothing would run; write passive: false in one"
+                .into(),
+        ));
+    }
+    let all: u64 = running().map(|group| u64::from(count(group))).sum();
+    if all > MOST_INSTANCES {
+        return Err(Misfit(format!(
+            "instance_group: {all} instances in all; write {MOST_INSTANCES} at most"
+        )));
+    }
+    Ok(u32::try_from(all).ok().filter(|all| *all > 0))
+}
+
+fn count(group: &ModelInstanceGroup) -> u32 {
+    u32::try_from(group.count).unwrap_or(1).max(1)
+}
+
 /// Reads `instance_group`.
 pub(super) fn groups(config: &ModelConfig) -> Result<Groups, Misfit> {
-    let mut all = Groups::default();
+    let mut all = Groups { instances: instances(config)?, ..Groups::default() };
     for (index, group) in config.instance_group.iter().enumerate() {
         let device = device(group)?;
         if index > 0 && device != all.device {
@@ -36,16 +61,8 @@ pub(super) fn groups(config: &ModelConfig) -> Result<Groups, Misfit> {
         all.device = device;
         host_policy(group, device)?;
         if !group.passive {
-            let count = u32::try_from(group.count).unwrap_or(1).max(1);
-            all.instances = Some(all.instances.unwrap_or(0).saturating_add(count));
-            all.limits.push((count, limit(group, device)?));
+            all.limits.push((count(group), limit(group, device)?));
         }
-    }
-    if all.instances.is_none() && !config.instance_group.is_empty() {
-        return Err(Misfit(
-            "instance_group: every group is passive, so nothing would run; write passive: false in one"
-                .into(),
-        ));
     }
     if all.limits.iter().all(|(_, limit)| limit.is_none()) {
         all.limits.clear();
@@ -128,6 +145,21 @@ mod tests {
         assert_eq!(group("instance_group [ { count: 2 }, { kind: KIND_CPU } ]"), Some(3));
         assert_eq!(group("instance_group [ { count: 2 passive: true }, { count: 1 } ]"), Some(1));
         assert!(read("instance_group [ { passive: true } ]").unwrap_err().contains("every group is passive"));
+    }
+
+    #[test]
+    fn more_instances_than_a_machine_has_threads_for_are_refused() {
+        assert_eq!(read("instance_group [ { count: 1000 }, { count: 24 } ]").unwrap().instances, Some(1024));
+        for (text, says) in [
+            ("{ count: 2000000000 }", "2000000000 instances in all"),
+            (
+                "{ count: 2147483647 }, { count: 2147483647 }",
+                "4294967294 instances in all; write 1024 at most",
+            ),
+        ] {
+            let said = read(&format!("instance_group [ {text} ]")).unwrap_err();
+            assert!(said.contains(says), "{said}");
+        }
     }
 
     #[test]
