@@ -149,7 +149,7 @@ mod tests {
             house.out.lock().unwrap().push(self.number);
             if self.next > 0 {
                 let place = self.order.take();
-                if self.next % 2 == 0 {
+                if self.next.is_multiple_of(2) {
                     drop(place);
                 } else {
                     give(&house, place, self.next - 1);
