@@ -134,9 +134,13 @@ class Memory:
         self.client.unregister_system_shared_memory()
         self.assertEqual(self.listed(), [])
 
-    def test_cuda_memory_is_refused_by_name(self):
+    def test_cuda_memory_is_refused_by_name_and_can_be_forgotten_as_tritons_examples_do(self):
+        self.client.unregister_system_shared_memory()
+        self.client.unregister_cuda_shared_memory()
+        status = self.client.get_cuda_shared_memory_status()
+        self.assertFalse(getattr(status, "regions", status))
         with self.assertRaises(InferenceServerException) as caught:
-            self.client.get_cuda_shared_memory_status()
+            self.client.register_cuda_shared_memory("r", b"handle", 0, 64)
         self.assertIn("not offered", str(caught.exception))
 
 

@@ -8,7 +8,7 @@ use crate::{
     classes, control,
     index::Entry,
     memory::{
-        FLAG as MEMORY_FLAG,
+        FLAG as MEMORY_FLAG, no_cuda_region,
         tensors::{Most, put},
     },
     record::Protocol,
@@ -24,12 +24,13 @@ use xebec_net::{
     wire::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
         inference::{
-            ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
-            ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, RepositoryIndexRequest,
-            RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
-            RepositoryModelUnloadRequest, RepositoryModelUnloadResponse, ServerLiveResponse,
-            ServerMetadataResponse, ServerReadyResponse, model_metadata_response::TensorMetadata,
-            repository_index_response::ModelIndex,
+            CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest,
+            CudaSharedMemoryUnregisterResponse, ModelConfigRequest, ModelConfigResponse,
+            ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+            ModelStatisticsRequest, RepositoryIndexRequest, RepositoryIndexResponse,
+            RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+            RepositoryModelUnloadResponse, ServerLiveResponse, ServerMetadataResponse, ServerReadyResponse,
+            model_metadata_response::TensorMetadata, repository_index_response::ModelIndex,
         },
     },
 };
@@ -44,8 +45,7 @@ const SERVICE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Methods of the service that are known and not offered.
-const NOT_OFFERED: [&str; 3] =
-    ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"];
+const NOT_OFFERED: [&str; 1] = ["CudaSharedMemoryRegister"];
 
 /// Methods that are there if the operator allows shared memory.
 const SHARED_MEMORY: [&str; 3] =
@@ -54,7 +54,7 @@ const SHARED_MEMORY: [&str; 3] =
 /// The flag that sets the limit of a message.
 const FLAG: &str = "--grpc-max-message-size";
 
-const OFFERED: [&str; 14] = [
+const OFFERED: [&str; 16] = [
     "ServerLive",
     "ServerReady",
     "ModelReady",
@@ -69,6 +69,8 @@ const OFFERED: [&str; 14] = [
     "ModelStreamInfer",
     "LogSettings",
     "TraceSetting",
+    "CudaSharedMemoryStatus",
+    "CudaSharedMemoryUnregister",
 ];
 
 /// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
@@ -189,6 +191,17 @@ impl Service {
             }
             "LogSettings" => self.grpc_log_settings(call)?,
             "TraceSetting" => self.grpc_trace_setting(call)?,
+            "CudaSharedMemoryStatus" => {
+                admit(Verb::ReadServer)?;
+                let CudaSharedMemoryStatusRequest { name } = parse(call)?;
+                no_cuda_region(&name).map_err(|error| status(&error, ""))?;
+                GrpcMessage::encode(&CudaSharedMemoryStatusResponse::default())
+            }
+            "CudaSharedMemoryUnregister" => {
+                admit(Verb::ReadServer)?;
+                let CudaSharedMemoryUnregisterRequest { .. } = parse(call)?;
+                GrpcMessage::encode(&CudaSharedMemoryUnregisterResponse {})
+            }
             method if SHARED_MEMORY.contains(&method) => self.grpc_shared_memory(method, call)?,
             "ModelReady" => {
                 let ModelReadyRequest { name, version } = parse(call)?;

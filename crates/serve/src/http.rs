@@ -52,7 +52,7 @@ struct Filter {
 fn allow(target: &Target, method: &Method) -> Result<(), InferError> {
     let (fits, allow) = match target {
         Target::NotOffered(_) => (true, ""),
-        Target::SharedMemory(Some(Region::Register(_) | Region::Unregister(_))) => {
+        Target::SharedMemory(Some(Region::Register(_) | Region::Unregister(_))) | Target::CudaUnregister => {
             (method == Method::POST, "POST")
         }
         Target::Logging | Target::Trace { .. } => {
@@ -124,6 +124,15 @@ impl Service {
             }
             Target::SharedMemory(None) => Err(memory::not_allowed()),
             Target::SharedMemory(Some(region)) => self.shared_memory(principal, region, head, body).await,
+            Target::CudaStatus(name) => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                memory::no_cuda_region(name).map(|()| json(200, &json!([])))
+            }
+            // Triton's examples begin by forgetting regions of every kind: that is no fault where there are none.
+            Target::CudaUnregister => {
+                self.admit(principal, Verb::ReadServer, None)?;
+                Ok(json(200, &json!({})))
+            }
             Target::Logging => self.logging(principal, head, body).await,
             Target::Trace { model } => self.trace_setting(principal, model, head, body).await,
             Target::NotOffered(what) => {

@@ -197,6 +197,11 @@ pub(crate) fn not_allowed() -> InferError {
     }
 }
 
+/// The status of a region of CUDA's memory: there is none, and none can be registered.
+pub(crate) fn no_cuda_region(name: &str) -> Result<(), InferError> {
+    if name.is_empty() { Ok(()) } else { Err(unknown("the request")) }
+}
+
 fn unusable() -> InferError {
     InferError::invalid_hint(
         "there is no shared memory of this key that the server can use",

@@ -32,6 +32,9 @@ pub(super) enum Target {
     },
     /// Regions of system shared memory; `None` for a path below theirs that means nothing.
     SharedMemory(Option<Region>),
+    /// The regions of CUDA's memory, of which there are never any; of one, or of all where the name is empty.
+    CudaStatus(String),
+    CudaUnregister,
     /// The log's settings.
     Logging,
     /// The settings of traces, of all models if it is empty.
@@ -94,7 +97,11 @@ pub(super) fn parse(path: &str) -> Result<Target, InferError> {
             })
         }
         ["systemsharedmemory", rest @ ..] => Ok(Target::SharedMemory(region(rest))),
-        ["cudasharedmemory", ..] => Ok(Target::NotOffered("CUDA shared memory".into())),
+        ["cudasharedmemory", rest @ ..] => Ok(match region(rest) {
+            Some(Region::Status(name)) => Target::CudaStatus(name),
+            Some(Region::Unregister(_)) => Target::CudaUnregister,
+            Some(Region::Register(_)) | None => Target::NotOffered("CUDA shared memory".into()),
+        }),
         ["trace", "setting"] => Ok(Target::Trace { model: String::new() }),
         ["logging"] => Ok(Target::Logging),
         _ => Err(unknown()),
@@ -207,7 +214,11 @@ mod tests {
 
     #[test]
     fn what_triton_has_and_this_server_has_not_is_named() {
-        for path in ["/v2/models/m/generate", "/v2/models/m/generate_stream", "/v2/cudasharedmemory/status"] {
+        for path in [
+            "/v2/models/m/generate",
+            "/v2/models/m/generate_stream",
+            "/v2/cudasharedmemory/region/r/register",
+        ] {
             assert!(matches!(parse(path), Ok(Target::NotOffered(_))), "{path}");
         }
     }

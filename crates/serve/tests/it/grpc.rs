@@ -5,10 +5,10 @@ use prost::Message as _;
 use xebec_net::wire::{
     health::{HealthCheckRequest, HealthCheckResponse},
     inference::{
-        InferTensorContents, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
-        ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-        ModelStatisticsRequest, ModelStatisticsResponse, ServerMetadataResponse, ServerReadyResponse,
-        model_infer_request::InferInputTensor,
+        CudaSharedMemoryStatusRequest, InferTensorContents, ModelConfigRequest, ModelConfigResponse,
+        ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+        ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+        ServerMetadataResponse, ServerReadyResponse, model_infer_request::InferInputTensor,
     },
 };
 use xebec_serve::Dialect;
@@ -168,12 +168,28 @@ async fn statistics_are_those_of_rest() {
 async fn methods_that_are_not_offered_are_unimplemented_by_name() {
     let server = Server::start();
     let mut client = server.connect().await;
-    for method in ["CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"] {
-        let (_, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &()).await;
-        assert_eq!((status, message), (12, format!("{method} is not offered by this version of xebec")));
-    }
+    let method = "CudaSharedMemoryRegister";
+    let (_, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &()).await;
+    assert_eq!((status, message), (12, format!("{method} is not offered by this version of xebec")));
     let (_, status, message) = call(&mut client, "/other.Service/Method", &()).await;
     assert_eq!((status, message.as_str()), (12, "unknown method /other.Service/Method"));
+}
+
+#[tokio::test]
+async fn of_cuda_memory_there_is_nothing_to_list_and_forgetting_it_is_no_fault() {
+    let server = Server::start();
+    let mut client = server.connect().await;
+    let of = |name: &str| CudaSharedMemoryStatusRequest { name: name.into() };
+    for (method, name, want) in [
+        ("CudaSharedMemoryStatus", "", 0),
+        ("CudaSharedMemoryUnregister", "", 0),
+        ("CudaSharedMemoryUnregister", "r", 0),
+        ("CudaSharedMemoryStatus", "r", 5),
+    ] {
+        let (answer, status, message) = call(&mut client, &format!("{SERVICE}/{method}"), &of(name)).await;
+        assert_eq!(status, want, "{method} {name}: {message}");
+        assert!(answer.is_empty(), "{method} {name}");
+    }
 }
 
 #[tokio::test]
@@ -191,6 +207,8 @@ async fn every_method_asks_the_gate() {
         "/inference.GRPCInferenceService/RepositoryIndex",
         "/inference.GRPCInferenceService/LogSettings",
         "/inference.GRPCInferenceService/TraceSetting",
+        "/inference.GRPCInferenceService/CudaSharedMemoryStatus",
+        "/inference.GRPCInferenceService/CudaSharedMemoryUnregister",
         "/inference.GRPCInferenceService/SystemSharedMemoryStatus",
         "/inference.GRPCInferenceService/SystemSharedMemoryRegister",
         "/inference.GRPCInferenceService/SystemSharedMemoryUnregister",

@@ -217,9 +217,26 @@ fn what_triton_offers_and_this_server_does_not_is_named() {
 }
 
 #[test]
+fn of_cuda_memory_there_is_nothing_to_list_and_forgetting_it_is_no_fault() {
+    let server = Server::start();
+    for (method, path, status, body) in [
+        ("GET", "/v2/cudasharedmemory/status", 200, "[]"),
+        ("POST", "/v2/cudasharedmemory/unregister", 200, "{}"),
+        ("POST", "/v2/cudasharedmemory/region/r/unregister", 200, "{}"),
+    ] {
+        let answer = server.exchange(method, path, &[], b"");
+        assert_eq!((answer.status, answer.text()), (status, body), "{path}");
+    }
+    assert_eq!(server.get("/v2/cudasharedmemory/region/r/status").status, 404);
+    assert_eq!(server.get("/v2/cudasharedmemory/unregister").status, 405);
+}
+
+#[test]
 fn every_path_asks_the_gate() {
     let server = Server::with(Dialect::Triton, false);
     for (method, path) in [
+        ("GET", "/v2/cudasharedmemory/status"),
+        ("POST", "/v2/cudasharedmemory/unregister"),
         ("GET", "/v2"),
         ("GET", "/v2/health/live"),
         ("GET", "/v2/health/ready"),
