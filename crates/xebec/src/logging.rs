@@ -175,6 +175,23 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let out = fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let before = std::panic::take_hook();
+        tell_of_panics();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(out), || {
+            std::panic::catch_unwind(|| panic!("of the test")).unwrap_err();
+        });
+        std::panic::set_hook(before);
+        let text = String::from_utf8(std::mem::take(&mut *kept.0.lock().unwrap())).unwrap();
+        for part in ["ERROR", "logging.rs:", "of the test", "a_panic_is_a_line_of_the_log"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+
+    #[test]
     fn nothing_that_is_wanted_is_below_the_least_level() {
         for bits in 0..32u32 {
             let on = |bit: u32| bits >> bit & 1 == 1;
