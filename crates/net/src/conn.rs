@@ -2,7 +2,7 @@
 //!
 //! A connection costs no timer: the core's sweeper looks at every connection once a tick and judges by
 //! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
-use crate::limits::Limits;
+use crate::{grpc::Frames, limits::Limits};
 use std::{
     cell::{Cell, RefCell},
     io,
@@ -48,11 +48,31 @@ pub(crate) enum Order {
     Abort,
 }
 
+/// Whether a peer is asked if it is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// There is no way to ask it.
+    Impossible,
+    /// It was heard not long ago.
+    None,
+    /// It is to be asked.
+    Wanted,
+    /// It was asked.
+    Sent,
+}
+
 /// The sweeper's record of a connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
     phase: Cell<Phase>,
     since: Cell<u32>,
+    /// Since when nothing was asked of us. Frames that are no call do not change it.
+    rests: Cell<u32>,
+    /// When something last came, of a peer that can be asked for it.
+    heard: Cell<u32>,
+    question: Cell<Question>,
+    /// A frame, or the headers of a call, have begun and are not there whole.
+    cut: Cell<bool>,
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
     blocked_since: Cell<Option<u32>>,
@@ -70,6 +90,10 @@ impl Conn {
         Rc::new(Self {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
+            rests: Cell::new(now),
+            heard: Cell::new(now),
+            question: Cell::new(Question::Impossible),
+            cut: Cell::new(false),
             progress: Cell::new(0),
             blocked_since: Cell::new(None),
             unblocked: Cell::new(0),
@@ -106,6 +130,52 @@ impl Conn {
         }
     }
 
+    /// The same over HTTP/2. Frames that are there whole and are no call leave the time for which nothing was asked.
+    pub(crate) fn read_frames(&self, cut: bool) {
+        self.cut.set(cut);
+        self.heard.set(self.clock.get());
+        if self.question.get() == Question::Sent {
+            self.question.set(Question::None);
+        }
+        match (self.phase.get(), cut) {
+            (Phase::Idle, true) => self.enter(Phase::Head),
+            (Phase::Head, false) => {
+                self.phase.set(Phase::Idle);
+                self.since.set(self.rests.get());
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes that the last call has ended.
+    pub(crate) fn rest(&self) {
+        self.rests.set(self.clock.get());
+        self.enter(if self.cut.get() { Phase::Head } else { Phase::Idle });
+    }
+
+    /// From here on a peer that is silent for too long, while it waits for an answer, is asked whether it is there.
+    pub(crate) fn can_be_asked(&self) {
+        self.question.set(Question::None);
+    }
+
+    /// Whether the peer is to be asked now.
+    pub(crate) fn is_to_be_asked(&self) -> bool {
+        let wanted = self.question.get() == Question::Wanted;
+        if wanted {
+            self.question.set(Question::Sent);
+        }
+        wanted
+    }
+
+    /// Wakes the connection's task to ask its peer, if that is silent for too long.
+    pub(crate) fn break_silence(&self, limits: &Limits) {
+        let silent = self.past(self.heard.get(), limits.idle_timeout);
+        if self.phase.get() == Phase::Busy && self.question.get() == Question::None && silent {
+            self.question.set(Question::Wanted);
+            self.wake();
+        }
+    }
+
     /// Notes that a write waits for the peer.
     pub(crate) fn blocked(&self) {
         if self.blocked_since.get().is_none() {
@@ -135,21 +205,36 @@ impl Conn {
 
     /// Whether the connection has outstayed a limit.
     pub(crate) fn judge(&self, limits: &Limits) -> Order {
-        let past = |since: u32, limit: Duration| self.clock.get().wrapping_sub(since) > ticks(limit);
         let phase_limit = match self.phase.get() {
             // An answer may be written still, and its own clock runs below.
             Phase::Idle if self.order.get() == Order::Finish => {
                 self.blocked_since.get().is_none().then_some(GOODBYE)
             }
-            Phase::Idle => Some(limits.idle_timeout),
+            Phase::Idle if self.past(self.since.get(), limits.idle_timeout) => return Order::Finish,
+            Phase::Idle => None,
             Phase::Head => Some(limits.header_timeout),
             Phase::Body => Some(limits.stall_timeout),
             // The model's queue bounds how long a handler takes; a blocked write has its own clock below.
             Phase::Busy | Phase::Done => None,
         };
-        let late = phase_limit.is_some_and(|limit| past(self.since.get(), limit));
-        let blocked = self.blocked_since.get().is_some_and(|since| past(since, limits.stall_timeout));
-        if late || blocked { Order::Abort } else { Order::Go }
+        let late = phase_limit.is_some_and(|limit| self.past(self.since.get(), limit));
+        let blocked = self.blocked_since.get().is_some_and(|since| self.past(since, limits.stall_timeout));
+        // It was asked, and is given the time that an answer may stand still to say that it is there.
+        let silence = limits.idle_timeout.saturating_add(limits.stall_timeout);
+        let gone = self.question.get() == Question::Sent
+            && self.phase.get() == Phase::Busy
+            && self.past(self.heard.get(), silence);
+        if late || blocked || gone { Order::Abort } else { Order::Go }
+    }
+
+    fn past(&self, since: u32, limit: Duration) -> bool {
+        self.clock.get().wrapping_sub(since) > ticks(limit)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Gives an order and wakes the connection's task to see it. What is idle then gets its goodbye and a moment.
@@ -158,10 +243,9 @@ impl Conn {
             self.order.set(order);
             if self.phase.get() == Phase::Idle {
                 self.since.set(self.clock.get());
+                self.rests.set(self.clock.get());
             }
-            if let Some(waker) = self.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
+            self.wake();
         }
     }
 
@@ -198,7 +282,7 @@ fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]
     into.get(..at)
 }
 
-/// A stream that tells its [`Conn`] what moves.
+/// A stream of HTTP/2 that tells its [`Conn`] what moves.
 ///
 /// It does not shut down when it is told to, but when it is dropped: what a peer is still sending would be answered with
 /// a reset that takes the last answer away.
@@ -206,11 +290,12 @@ fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]
 pub(crate) struct Watched<T> {
     inner: T,
     conn: Rc<Conn>,
+    frames: Frames,
 }
 
 impl<T> Watched<T> {
     pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
-        Self { inner, conn }
+        Self { inner, conn, frames: Frames::new() }
     }
 
     fn note(&self, outcome: &Poll<io::Result<usize>>) {
@@ -231,9 +316,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
         ready!(outcome)?;
-        let some = buf.filled().len() - before;
-        if some > 0 {
-            self.conn.read_some(some);
+        let some = buf.filled().get(before..).unwrap_or_default();
+        if !some.is_empty() {
+            let cut = self.frames.are_cut_behind(some);
+            self.conn.read_frames(cut);
         }
         Poll::Ready(Ok(()))
     }
@@ -313,6 +399,55 @@ mod tests {
             conn.read_some(1);
         }
         assert_eq!(conn.judge(&limits), Order::Abort);
+    }
+
+    #[test]
+    fn over_http_2_what_has_begun_is_cut_off_and_what_is_no_call_keeps_nothing_open() {
+        let limits = Limits { header_timeout: TICK * 4, idle_timeout: TICK * 20, ..Limits::default() };
+        let (conn, clock) = at(Phase::Idle);
+        for _ in 0..4 {
+            clock.set(clock.get() + 4);
+            conn.read_frames(true);
+            clock.set(clock.get() + 1);
+            conn.read_frames(false);
+            assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
+        }
+        clock.set(clock.get() + 1);
+        conn.read_frames(false);
+        assert_eq!(conn.judge(&limits), Order::Finish);
+        // A call begins the time anew; one that ends in the middle of a frame leaves the time for that.
+        conn.enter(Phase::Busy);
+        conn.read_frames(true);
+        conn.rest();
+        assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Head, Order::Go));
+        clock.set(clock.get() + 5);
+        conn.read_frames(true);
+        assert_eq!(conn.judge(&limits), Order::Abort);
+        conn.read_frames(false);
+        assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
+    }
+
+    #[test]
+    fn a_peer_that_waits_in_silence_is_asked_and_cut_off_only_if_it_does_not_answer() {
+        let limits = Limits { idle_timeout: TICK * 10, stall_timeout: TICK * 4, ..Limits::default() };
+        let (conn, clock) = at(Phase::Busy);
+        let silence = |ticks| {
+            clock.set(clock.get() + ticks);
+            conn.break_silence(&limits);
+            (conn.is_to_be_asked(), conn.judge(&limits))
+        };
+        // Over HTTP/1.1 there is no question.
+        assert_eq!(silence(1000), (false, Order::Go));
+        conn.can_be_asked();
+        conn.read_frames(false);
+        for _ in 0..3 {
+            assert_eq!(silence(10), (false, Order::Go));
+            assert_eq!(silence(1), (true, Order::Go));
+            assert_eq!(silence(3), (false, Order::Go));
+            conn.read_frames(false);
+        }
+        assert_eq!(silence(14), (true, Order::Go));
+        assert_eq!(silence(1), (false, Order::Abort));
     }
 
     #[test]

@@ -9,7 +9,10 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use h2::server::{Builder, Connection};
+use h2::{
+    Ping,
+    server::{Builder, Connection},
+};
 use std::{
     future::{Future as _, poll_fn},
     pin::pin,
@@ -20,10 +23,13 @@ use tokio::net::TcpStream;
 use xebec_core::Principal;
 
 mod call;
+mod frames;
 mod message;
 pub(crate) mod split;
 mod status;
 mod stream;
+
+pub(crate) use frames::Frames;
 
 /// How much a client may send ahead of being read, on one connection: enough for the largest message not to crawl.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -73,8 +79,9 @@ async fn drive<S: GrpcService>(
     conn: &Conn,
     core: &Core,
 ) -> Result<(), h2::Error> {
-    let mut calls = FuturesUnordered::new();
+    let (mut calls, mut pings) = (FuturesUnordered::new(), None);
     let mut finishing = false;
+    conn.can_be_asked();
     poll_fn(|cx| {
         match conn.order(cx) {
             Order::Finish if !finishing => {
@@ -84,10 +91,20 @@ async fn drive<S: GrpcService>(
             Order::Abort => return Poll::Ready(Ok(())),
             Order::Go | Order::Finish => {}
         }
+        if conn.is_to_be_asked() {
+            pings = pings.take().or_else(|| h2.ping_pong());
+            if let Some(pings) = &mut pings {
+                // The last answer has to be taken before there is another; what comes counts, and not what it is.
+                let _ = pings.poll_pong(cx);
+                let _ = pings.send_ping(Ping::opaque());
+            }
+        }
+        let mut came = false;
         loop {
             while let Poll::Ready(accepted) = h2.poll_accept(cx) {
                 let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
                 let (request, respond) = accepted?;
+                came = true;
                 calls.push(call::answer(request, respond, principal, service, core));
             }
             if !advance(&mut calls, cx) {
@@ -95,7 +112,7 @@ async fn drive<S: GrpcService>(
             }
             // Answers wait in h2's buffers now: accepting once more writes them.
         }
-        note_phase(conn, calls.is_empty());
+        note_phase(conn, calls.is_empty(), came);
         Poll::Pending
     })
     .await
@@ -110,10 +127,12 @@ fn advance<F: Future<Output = ()>>(calls: &mut FuturesUnordered<F>, cx: &mut Con
     ended
 }
 
-fn note_phase(conn: &Conn, no_calls: bool) {
+fn note_phase(conn: &Conn, no_calls: bool, came: bool) {
     match (conn.phase(), no_calls) {
-        (Phase::Idle, true) | (Phase::Busy, false) => {}
-        (_, true) => conn.enter(Phase::Idle),
+        (Phase::Busy, false) => {}
         (_, false) => conn.enter(Phase::Busy),
+        (phase, true) if came || phase == Phase::Busy => conn.rest(),
+        // Whatever else has come is with the frames.
+        (_, true) => {}
     }
 }

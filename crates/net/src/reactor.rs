@@ -374,6 +374,7 @@ impl Core {
         let draining = self.drain.is_draining();
         self.draining.send_if_modified(|known| std::mem::replace(known, draining) != draining);
         for (_, (conn, _)) in self.conns.borrow().iter() {
+            conn.break_silence(&self.limits);
             match conn.judge(&self.limits) {
                 // A head that has begun is a request that was read: it gets its answer first.
                 Order::Go if draining && conn.phase() != Phase::Head => conn.command(Order::Finish),

@@ -21,6 +21,7 @@ use std::{
     rc::Rc,
     task::{Context, Poll},
 };
+use tokio::time::Instant;
 use xebec_core::{Code, Principal};
 
 /// Answers one stream; returns when the answer is with h2 or the caller is gone.
@@ -36,10 +37,10 @@ pub(super) async fn answer<S: GrpcService>(
         let _ = respond.send_response(refusal, true);
         return;
     }
-    let path = head.uri.path();
+    let (path, until) = (head.uri.path(), status::until(&head.headers));
     if service.takes_many(path) {
         let call = Call { principal, path, metadata: &head.headers };
-        return answer_many(call, body, respond, service, core).await;
+        return answer_many(call, until, body, respond, service, core).await;
     }
     let work = async {
         service.accept(path)?;
@@ -51,7 +52,7 @@ pub(super) async fn answer<S: GrpcService>(
         service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
     };
     let mut work = pin!(work);
-    let timed = pin!(deadline(&head.headers, caught(work.as_mut())));
+    let timed = pin!(deadline(until, caught(work.as_mut())));
     let Some(outcome) = unless_reset(timed, &mut respond).await else { return };
     let outcome = outcome.unwrap_or_else(|_| {
         core.counters.panics.add(1);
@@ -59,7 +60,7 @@ pub(super) async fn answer<S: GrpcService>(
     });
     match outcome {
         Ok(GrpcAnswer::One(message)) => send_one(respond, message, core).await,
-        Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages, core).await,
+        Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages, until, core).await,
         Err(refused) => {
             let _ = respond.send_response(status::trailers_only(&refused), true);
         }
@@ -69,6 +70,7 @@ pub(super) async fn answer<S: GrpcService>(
 /// Answers a stream of messages. The answer's head goes out at once: some clients wait for it before they send.
 async fn answer_many<S: GrpcService>(
     call: Call<'_>,
+    until: Option<Instant>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
     service: &S,
@@ -94,7 +96,7 @@ async fn answer_many<S: GrpcService>(
             }
         }
     };
-    let trailers = match deadline(call.metadata, work).await {
+    let trailers = match deadline(until, work).await {
         Ok(Ok(())) => status::ok_trailers(),
         Ok(Err(status)) => status::trailers(&status),
         Err(()) => return,
@@ -149,15 +151,22 @@ async fn send_one(mut respond: SendResponse<Bytes>, message: GrpcMessage, core: 
 async fn send_many(
     mut respond: SendResponse<Bytes>,
     mut messages: Pin<Box<dyn futures_core::Stream<Item = GrpcMessage>>>,
+    until: Option<Instant>,
     core: &Core,
 ) {
     let Ok(mut stream) = respond.send_response(status::ok_head(), false) else { return };
-    while let Some(message) = next_unless_reset(&mut messages, &mut stream).await {
-        if send(&mut stream, message.0, core).await.is_none() {
-            return;
+    let work = async {
+        while let Some(message) = next_unless_reset(&mut messages, &mut stream).await {
+            send(&mut stream, message.0, core).await.ok_or(())?;
         }
-    }
-    let _ = stream.send_trailers(status::ok_trailers());
+        Ok(Ok(()))
+    };
+    let trailers = match deadline(until, work).await {
+        Ok(Ok(())) => status::ok_trailers(),
+        Ok(Err(status)) => status::trailers(&status),
+        Err(()) => return,
+    };
+    let _ = stream.send_trailers(trailers);
 }
 
 async fn next_unless_reset(

@@ -5,6 +5,7 @@
 use crate::service::GrpcStatus;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::{fmt::Write as _, future::Future, time::Duration};
+use tokio::time::Instant;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -68,19 +69,23 @@ fn percent_encode(message: &str) -> String {
     out
 }
 
-/// Runs `work` under the deadline of the call's head, if it has one.
+/// When the call's time is up, if its head says so.
+pub(super) fn until(headers: &HeaderMap) -> Option<Instant> {
+    let limit = timeout(headers.get("grpc-timeout")?.as_bytes())?;
+    Instant::now().checked_add(limit)
+}
+
+/// Runs `work` until the call's time is up.
 pub(super) async fn deadline<T, E>(
-    headers: &HeaderMap,
+    until: Option<Instant>,
     work: impl Future<Output = Result<Result<T, GrpcStatus>, E>>,
 ) -> Result<Result<T, GrpcStatus>, E> {
-    match headers.get("grpc-timeout").and_then(|value| timeout(value.as_bytes())) {
-        None => work.await,
-        // Nothing is begun for a caller whose time is up already.
-        Some(Duration::ZERO) => Ok(Err(deadline_exceeded())),
-        Some(limit) => {
-            tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Ok(Err(deadline_exceeded())))
-        }
+    let Some(until) = until else { return work.await };
+    // Nothing is begun for a caller whose time is up already.
+    if until <= Instant::now() {
+        return Ok(Err(deadline_exceeded()));
     }
+    tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| Ok(Err(deadline_exceeded())))
 }
 
 fn deadline_exceeded() -> GrpcStatus {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, Request};
 use std::{
+    io::{Read as _, Write as _},
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
@@ -113,6 +114,101 @@ async fn a_deadline_that_passes_ends_the_call_on_the_server_too() {
     let mut client = connect(&server).await;
     let (_, status, _) = call(&mut client, "/echo/hold", &[0, 0, 0, 0, 0], &[("grpc-timeout", "10m")]).await;
     assert_eq!((status.as_str(), server.echo.dropped.load(SeqCst)), ("4", 1));
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_ends_an_answer_of_many_messages() {
+    let server = Server::start(Limits::default());
+    let mut client = connect(&server).await;
+    let (data, status, _) =
+        call(&mut client, "/echo/watch", &[0, 0, 0, 0, 0], &[("grpc-timeout", "300m")]).await;
+    assert_eq!((data.as_slice(), status.as_str()), (&[0, 0, 0, 0, 2, 8, 1][..], "4"));
+}
+
+/// A frame of HTTP/2 on stream 1 or, of what is about the connection, on none.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let stream = u8::from(kind < 2);
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Opens a connection with what a client has to say first.
+fn raw(server: &Server) -> std::net::TcpStream {
+    let mut stream = std::net::TcpStream::connect(server.grpc).unwrap();
+    // A bound on a failing test.
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    stream.write_all(&frame(4, 0, &[])).unwrap();
+    stream
+}
+
+/// The kinds and flags of the frames that come until the server closes.
+fn frames_to_end(mut stream: std::net::TcpStream) -> Vec<(u8, u8)> {
+    let mut bytes = Vec::new();
+    // A reset is as good as an end.
+    let closed = stream.read_to_end(&mut bytes).map_err(|error| error.kind());
+    assert_ne!(closed, Err(std::io::ErrorKind::WouldBlock), "the server never closed");
+    let (mut frames, mut rest) = (Vec::new(), bytes.as_slice());
+    while let [long, middle, short, kind, flags, _, _, _, _, behind @ ..] = rest {
+        frames.push((*kind, *flags));
+        let length = u32::from_be_bytes([0, *long, *middle, *short]);
+        rest = behind.get(usize::try_from(length).unwrap()..).unwrap_or_default();
+    }
+    frames
+}
+
+#[test]
+fn headers_of_a_call_that_trickle_in_are_cut_off() {
+    let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let mut stream = raw(&server);
+    stream.write_all(&frame(1, 4, &[0x83; 20])[..12]).unwrap();
+    frames_to_end(stream);
+}
+
+#[test]
+fn a_connection_without_calls_is_closed_although_something_comes_now_and_then() {
+    let limits = Limits { idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::start(limits);
+    let mut stream = raw(&server);
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let (end, mut buffer) = (Instant::now() + Duration::from_secs(20), [0; 1024]);
+    while stream.write_all(&frame(6, 0, &[0; 8])).is_ok() && stream.read(&mut buffer).unwrap_or(1) > 0 {
+        assert!(Instant::now() < end, "pings kept it open");
+    }
+}
+
+/// A call whose answer does not come, of a client that then says nothing.
+fn hold_in_silence(server: &Server) -> std::net::TcpStream {
+    let mut stream = raw(server);
+    // POST, http, the path and the content type, as HPACK has them.
+    let head = [&[0x83, 0x86, 0x04, 10][..], b"/echo/hold", &[0x0f, 0x10, 16], b"application/grpc"].concat();
+    stream.write_all(&frame(1, 4, &head)).unwrap();
+    stream.write_all(&frame(0, 1, &[0, 0, 0, 0, 0])).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_caller_that_is_not_there_any_more_is_asked_and_gives_its_place_back() {
+    let short = Duration::from_millis(200);
+    let limits = Limits { idle_timeout: short, stall_timeout: short, ..Limits::default() };
+    let server = Server::start(limits);
+    let silent = hold_in_silence(&server);
+    server.echo.held.notified().await;
+    // One that answers when it is asked waits as long as it wants.
+    let mut client = connect(&server).await;
+    let response = start(&mut client, "/echo/hold", &[0, 0, 0, 0, 0], &[]);
+    server.echo.held.notified().await;
+    let began = Instant::now();
+    while server.echo.dropped.load(SeqCst) == 0 || began.elapsed() < 4 * short {
+        assert!(began.elapsed() < Duration::from_secs(20), "the silent one kept its place");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.echo.dropped.load(SeqCst), 1);
+    let frames = tokio::task::spawn_blocking(move || frames_to_end(silent)).await.unwrap();
+    assert!(frames.contains(&(6, 0)), "{frames:?}");
+    let (_, status, _) = call_late(&mut client, &server, response).await;
+    assert_eq!(status, "0");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A server whose protocols echo, on free ports of loopback, drained when dropped.
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{Response, request::Parts};
 use std::{
     net::SocketAddr,
@@ -111,6 +112,11 @@ impl GrpcService for Echo {
         match call.path {
             "/echo/hold" => self.hold().await,
             "/echo/panic" => panic!("a bug"),
+            "/echo/watch" => {
+                let first = GrpcMessage::encode(&ServerReadyResponse { ready: true });
+                let messages = stream::iter([first]).chain(stream::pending());
+                return Ok(GrpcAnswer::Many(Box::pin(messages)));
+            }
             "/echo/big" => return Ok(GrpcAnswer::One(GrpcMessage::raw(&vec![b'x'; 1 << 20]))),
             _ => {}
         }
