@@ -10,10 +10,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 use store::{Key, Store};
@@ -35,7 +32,6 @@ const MOST_WAITING: usize = 4096;
 pub(crate) struct Cache {
     state: Mutex<State>,
     metrics: CacheMetrics,
-    loads: AtomicU64,
 }
 
 struct State {
@@ -50,7 +46,7 @@ impl Cache {
     /// For so many bytes of answers.
     pub(crate) fn new(limit: u64) -> Arc<Self> {
         let state = Mutex::new(State { store: Store::new(limit), flights: HashMap::new() });
-        Arc::new(Self { state, metrics: CacheMetrics::default(), loads: AtomicU64::new(0) })
+        Arc::new(Self { state, metrics: CacheMetrics::default() })
     }
 
     /// What it holds, and has let go.
@@ -89,7 +85,7 @@ pub(crate) struct Cached {
 
 impl Cached {
     pub(crate) fn new(inner: Arc<dyn Upstream>, cache: Arc<Cache>) -> Self {
-        let load = cache.loads.fetch_add(1, Relaxed);
+        let load = cache.lock().store.begin();
         Self { inner, cache, load }
     }
 

@@ -24,6 +24,9 @@ use super::{CatalogError, budget::Lease, order::Built, reason::Reason};
 /// Most callers that wait until a model is back in memory.
 const MOST_WAITING: usize = 1024;
 
+/// Versions that are not there any more, and whose counters are kept.
+const MOST_GONE: usize = 8;
+
 /// One model.
 pub(super) struct Entry {
     pub(super) name: ModelName,
@@ -179,9 +182,14 @@ impl Entry {
         })
     }
 
-    /// What is counted of a version, over all its loads.
+    /// What is counted of a version, over all its loads. It may come back when it was gone, unless many newer ones were
+    /// there since.
     pub(super) fn metrics(&self, version: Version) -> Arc<ModelMetrics> {
         let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let face = self.face.load();
+        let gone = |other: &&Version| !face.versions.contains_key(other) && **other != version;
+        let too_many: Vec<Version> = metrics.keys().rev().filter(gone).skip(MOST_GONE).copied().collect();
+        too_many.iter().for_each(|gone| drop(metrics.remove(gone)));
         Arc::clone(metrics.entry(version).or_default())
     }
 
@@ -305,5 +313,27 @@ impl Face {
         ready.peek().is_some()
             && ready
                 .all(|(_, loaded)| loaded.is_idle() && (self.note.is_empty() || loaded.stamp.is_current()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_versions_that_are_gone_are_kept_of_the_last_few_alone() {
+        let entry = Entry::new(ModelName::parse("m").unwrap());
+        let version = |number: u64| Version::parse(&number.to_string()).unwrap();
+        for number in 1..=100 {
+            entry.update(|face| {
+                face.versions.clear();
+                face.versions.insert(version(1), State::Loading);
+                face.versions.insert(version(number), State::Loading);
+            });
+            entry.metrics(version(number)).executions.add(number);
+        }
+        let kept: Vec<u64> = entry.metrics.lock().unwrap().keys().map(|version| version.get()).collect();
+        assert_eq!(kept, [1, 92, 93, 94, 95, 96, 97, 98, 99, 100]);
+        assert_eq!([1, 95].map(|number| entry.metrics(version(number)).executions.get()), [1, 95]);
     }
 }
