@@ -112,6 +112,12 @@ pub struct OutputView<'a> {
 /// A graph could not be made ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
+    /// A file of it is not what it was when the model was loaded.
+    #[error("{} or a file beside it was replaced since the model was loaded", path.display())]
+    Replaced {
+        /** The model's file. */
+        path: PathBuf,
+    },
     /// The graph uses an operator that the engine does not have.
     #[error("{engine} has no operator {operator}; {hint}")]
     UnsupportedOperator {

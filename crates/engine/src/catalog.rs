@@ -188,7 +188,7 @@ impl CatalogError {
             | Self::Sums(SumError::Read { .. })
             | Self::Replaced { .. }
             | Self::NoMemory
-            | Self::Load(LoadError::Threads { .. })
+            | Self::Load(LoadError::Threads { .. } | LoadError::Replaced { .. })
             | Self::Repository(RepositoryError::Read { .. }) => true,
             Self::Onnx { .. }
             | Self::Misfit(_)
@@ -411,7 +411,7 @@ fn choose(entry: &Entry, face: &Face, version: Option<Version>) -> Result<Arc<dy
         };
     };
     match face.versions.get(&wanted) {
-        Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
+        Some(State::Ready(loaded)) if !loaded.served.is_broken() => Ok(Arc::clone(&loaded.upstream)),
         Some(state) if state.serves() => Err(InferError::NotResident { model: model() }),
         Some(_) => Err(InferError::VersionNotReady { model: model(), version: wanted.get() }),
         None => Err(InferError::UnknownVersion { model: model(), version: wanted.to_string() }),

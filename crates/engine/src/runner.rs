@@ -5,7 +5,7 @@
 //!
 //! Not here: which requests make a batch (`queue`), when (`instance`, `inline`).
 use crate::{
-    backend::{BatchInput, Model, RunError, Stream},
+    backend::{BatchInput, LoadError, Model, RunError, Stream},
     edges::Edges,
     queue::Left,
     request::Pending,
@@ -13,7 +13,10 @@ use crate::{
 use bytes::Bytes;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use xebec_core::{
@@ -36,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) metrics: Arc<ModelMetrics>,
     pub(crate) edges: Option<Arc<Edges>>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// A runner has lost its stream, and there is no other.
+    pub(crate) broken: AtomicBool,
 }
 
 /// Whether a runner's session is its own.
@@ -52,7 +57,8 @@ pub(crate) struct Runner {
     facts: Arc<Facts>,
     model: Arc<dyn Model>,
     session: Session,
-    stream: Box<dyn Stream>,
+    /// `None` when a run has panicked and there is no other.
+    stream: Option<Box<dyn Stream>>,
 }
 
 /// Why a batch gave no answers.
@@ -63,6 +69,8 @@ enum Failure {
     /// A tensor has not the shape that the configuration says.
     Misshapen,
     Panic,
+    /// There is no stream since a panic.
+    Broken,
 }
 
 impl Runner {
@@ -72,7 +80,7 @@ impl Runner {
         session: Session,
         stream: Box<dyn Stream>,
     ) -> Self {
-        Self { facts, model, session, stream }
+        Self { facts, model, session, stream: Some(stream) }
     }
 
     /// Runs a batch and answers everybody in it; whether the batch ran as a whole.
@@ -150,7 +158,7 @@ impl Runner {
     }
 
     fn run_whole(&mut self, batch: &[Pending], whole: &[BatchInput<'_>]) -> Result<Duration, Failure> {
-        let stream = &mut self.stream;
+        let stream = self.stream.as_mut().ok_or(Failure::Broken)?;
         let outcome = catch_unwind(AssertUnwindSafe(|| stream.run(whole)));
         match outcome {
             Ok(Ok(gathered)) => {
@@ -170,12 +178,11 @@ impl Runner {
             Session::Own => self.model.own_stream(),
             Session::Shared => self.model.shared_stream(),
         };
-        match fresh {
-            Ok(stream) => self.stream = stream,
-            Err(error) => {
-                tracing::error!(model = %self.facts.info.name, %error, "no new stream after a panic in a run");
-            }
-        }
+        let lost = |error: &LoadError| {
+            tracing::error!(model = %self.facts.info.name, %error, "no new stream after a panic in a run: the model is not served");
+            self.facts.broken.store(true, Relaxed);
+        };
+        self.stream = fresh.inspect_err(lost).ok();
         Failure::Panic
     }
 
@@ -196,7 +203,7 @@ impl Runner {
             if !batch.iter().any(wanted) {
                 continue;
             }
-            let view = self.stream.output(index);
+            let view = self.stream.as_ref().ok_or(Failure::Broken)?.output(index);
             let edges = self.facts.edges.as_deref();
             let scattered = edges.and_then(|edges| edges.scattered(index, &requests(batch)));
             let ends = match &scattered {
@@ -234,6 +241,10 @@ impl Runner {
     }
 }
 
+/// Why a model is not served of which a runner has lost its stream.
+pub(crate) const BROKEN: &str =
+    "the engine panicked over it, and its files were replaced since; load it again";
+
 fn explain(failure: Failure) -> InferError {
     match failure {
         Failure::Run(RunError { message, callers_fault }) => InferError::Engine { message, callers_fault },
@@ -243,6 +254,7 @@ fn explain(failure: Failure) -> InferError {
                 .into(),
         ),
         Failure::Panic => InferError::Internal("the engine panicked in this run".into()),
+        Failure::Broken => InferError::Internal(BROKEN.into()),
     }
 }
 

@@ -20,7 +20,10 @@ use crate::{
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Once},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use trial::Measured;
@@ -177,7 +180,13 @@ impl Served {
         let Plan { info, mut config, mut batching, edges, labels, warmups, instances, .. } = plan;
         let Plan { cores, load, inline_below, observer, metrics, guard, limits, limiter, .. } = plan;
         let seats = seats(&info, &limits, limiter.as_ref())?;
-        let facts = Arc::new(Facts { info: Arc::new(info), metrics, edges, observer });
+        let facts = Arc::new(Facts {
+            info: Arc::new(info),
+            metrics,
+            edges,
+            observer,
+            broken: AtomicBool::new(false),
+        });
         let (mut first, measured) = try_out(&*model, &facts, batching.max_rows)?;
         trial::warm_up_as_told(&mut *first, &facts, &warmups)?;
         if let (Ok(()), Err(reason)) = (&batching.mixes, &measured.two_rows) {
@@ -236,6 +245,11 @@ impl Served {
         }
     }
 
+    /// Whether a panic in a run has left it unable to answer.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.facts.broken.load(Relaxed)
+    }
+
     /// Whether its requests run on the thread that submits them.
     pub fn is_inline(&self) -> bool {
         matches!(self.engine, Engine::Inline(_))
@@ -290,7 +304,8 @@ fn try_out(
 pub(crate) fn cost(model: &dyn Model, plan: &Plan, rows: u32) -> Result<Duration, String> {
     let metrics = Arc::new(ModelMetrics::default());
     let info = Arc::new(plan.info.clone());
-    let facts = Facts { info, metrics, edges: plan.edges.clone(), observer: None };
+    let facts =
+        Facts { info, metrics, edges: plan.edges.clone(), observer: None, broken: AtomicBool::new(false) };
     let mut stream = model.own_stream().map_err(|error| error.to_string())?;
     let run = || trial::cost(&mut *stream, &facts, rows);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("the engine panicked over zeros".into()))

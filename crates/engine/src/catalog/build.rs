@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     aside::{aside, patience},
-    backend::{Backend, LoadError},
+    backend::{Backend, LoadError, Model, Signature, Stream},
     cache::{Cache, Cached},
     onnx,
     repository::{
@@ -171,6 +171,7 @@ impl Builder<'_> {
         plan.metrics = self.entry.metrics(version);
         plan.guard = Some(self.guard(version, lease.clone()));
         let model = self.backend.load(path, &graph, plan.load.clone())?;
+        let model = Arc::new(Pinned { model, path: path.to_owned(), stamp: stamp.clone() });
         // The parsed file is as large as the model: it goes before warm-up makes its own memory.
         drop(graph);
         let served = Served::start(model, plan)?;
@@ -233,6 +234,31 @@ fn parse(path: &Path, folder: &Path) -> Result<Parsed, CatalogError> {
         bytes += file.metadata().map_err(unreadable(&file))?.len();
     }
     Ok(Parsed { graph, external, bytes })
+}
+
+/// A model of which no session is made of other files than the first: an engine reads them again for each.
+struct Pinned {
+    model: Arc<dyn Model>,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Model for Pinned {
+    fn signature(&self) -> &Signature {
+        self.model.signature()
+    }
+
+    fn shared_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        self.model.shared_stream()
+    }
+
+    fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        let stream = self.model.own_stream()?;
+        if self.stamp.is_current() {
+            return Ok(stream);
+        }
+        Err(LoadError::Replaced { path: self.path.clone() })
+    }
 }
 
 /// Memory of a version, by the bytes of its files.

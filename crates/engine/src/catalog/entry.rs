@@ -2,7 +2,12 @@
 //!
 //! What callers see is a [`Face`], read without a lock and replaced as a whole. Only a loader that has the model's
 //! order changes it, but for an eviction, which any loader may do.
-use crate::{repository::Candidate, repository::stamp::Stamp, sequence::Sequenced, served::Served};
+use crate::{
+    repository::{Candidate, stamp::Stamp},
+    runner::BROKEN,
+    sequence::Sequenced,
+    served::Served,
+};
 use arc_swap::ArcSwap;
 use std::{
     collections::BTreeMap,
@@ -103,7 +108,7 @@ pub(super) struct Loaded {
 impl Loaded {
     /// Whether it would be loaded from the same files in the same way.
     pub(super) fn is_of(&self, wanted: &Wanted, version: Version) -> bool {
-        self.wanted.is_same(wanted, version) && self.stamp.is_current()
+        !self.served.is_broken() && self.wanted.is_same(wanted, version) && self.stamp.is_current()
     }
 }
 
@@ -155,7 +160,7 @@ impl State {
     /// Whether requests get there, if only when it is back in memory.
     pub(super) fn serves(&self) -> bool {
         match self {
-            Self::Ready(_) => true,
+            Self::Ready(loaded) => !loaded.served.is_broken(),
             Self::Asleep(asleep) => asleep.trouble.is_none() || asleep.may_try(Instant::now()),
             Self::Loading | Self::Unloading | Self::Unavailable(_) => false,
         }
@@ -238,6 +243,7 @@ impl Face {
     fn state(&self, state: &State) -> ModelState {
         match state {
             State::Loading => ModelState::Loading,
+            State::Ready(loaded) if loaded.served.is_broken() => ModelState::Unavailable(BROKEN.to_owned()),
             State::Ready(_) => ModelState::Ready { note: self.note.clone() },
             State::Asleep(Asleep { trouble: Some(trouble), .. }) => {
                 ModelState::Unavailable(trouble.reason.full.clone())
@@ -261,7 +267,7 @@ impl Face {
             State::Asleep(asleep) => asleep.trouble.as_ref().map(|trouble| trouble.reason.clone()),
             State::Loading => Some(Reason::plain("it is still being loaded")),
             State::Unloading => Some(Reason::plain("it is being unloaded")),
-            State::Ready(_) => None,
+            State::Ready(loaded) => loaded.served.is_broken().then(|| Reason::plain(BROKEN)),
         });
         let fault = || self.fault.clone();
         said.or_else(fault).unwrap_or_else(|| Reason::plain("it has not been loaded"))

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    backend::{LoadOptions, Model, rten::RtenBackend},
+    backend::{BatchInput, LoadOptions, Model, OutputView, RunError, Signature, Stream, rten::RtenBackend},
     limiter::{Declared, Limiter},
     onnx,
     repository::Scan,
@@ -123,6 +123,10 @@ impl House {
 
     /// What a model makes of zeros: its offset.
     fn ask(&self, model: &str, version: Option<u64>) -> Result<f32, InferError> {
+        self.ask_with(model, version, &[0; 16])
+    }
+
+    fn ask_with(&self, model: &str, version: Option<u64>, data: &'static [u8]) -> Result<f32, InferError> {
         let permit = permit(model, Verb::Infer);
         let version = version.map(|version| Version::parse(&version.to_string()).unwrap());
         let upstream = loop {
@@ -131,7 +135,7 @@ impl House {
                 routed => break routed?,
             }
         };
-        let data = Bytes::from_static(&[0; 16]);
+        let data = Bytes::from_static(data);
         let x = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data };
         let request = InferRequest {
             id: String::new(),
@@ -682,4 +686,64 @@ fn a_folder_that_cannot_be_a_model_is_listed_and_the_others_are_served() {
     assert_eq!(house.ask("m", None), Ok(1.0));
     let ModelState::Unavailable(reason) = house.state("a\u{fffd}b") else { panic!() };
     assert!(reason.contains(r"'a\b' cannot be a model's name"), "{reason}");
+}
+
+/// Panics over ones.
+struct Panicking(RtenBackend);
+
+struct PanickingModel(Arc<dyn Model>);
+
+struct PanickingStream(Box<dyn Stream>);
+
+impl Backend for Panicking {
+    fn report(&self) -> EngineReport {
+        self.0.report()
+    }
+    fn load(
+        &self,
+        path: &Path,
+        graph: &onnx::Model,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn Model>, LoadError> {
+        Ok(Arc::new(PanickingModel(self.0.load(path, graph, options)?)))
+    }
+}
+
+impl Model for PanickingModel {
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+    fn shared_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        Ok(Box::new(PanickingStream(self.0.shared_stream()?)))
+    }
+    fn own_stream(&self) -> Result<Box<dyn Stream>, LoadError> {
+        Ok(Box::new(PanickingStream(self.0.own_stream()?)))
+    }
+}
+
+impl Stream for PanickingStream {
+    fn run(&mut self, batch: &[BatchInput<'_>]) -> Result<Duration, RunError> {
+        assert!(batch.iter().flat_map(|input| input.parts).all(|part| part[0] != 1), "asked to panic");
+        self.0.run(batch)
+    }
+    fn output(&self, index: usize) -> OutputView<'_> {
+        self.0.output(index)
+    }
+}
+
+#[test]
+fn a_model_that_panics_after_its_file_was_replaced_is_taken_out_and_serves_neither_file_by_halves() {
+    let settings = Settings::new(Defaults { inline_below: Duration::from_secs(3600), ..defaults() });
+    let backend = Panicking(RtenBackend::new(String::new()));
+    let house = House::with(&[("m.onnx", &scaler(1.0))], settings, Arc::new(backend));
+    let panic = || assert!(matches!(house.ask_with("m", None, &[1; 16]), Err(InferError::Internal(_))));
+    panic();
+    assert_eq!(house.ask("m", None), Ok(1.0), "with a new stream of the same file");
+    house.put("m.onnx", &scaler(2.0));
+    panic();
+    let error = house.ask("m", None).unwrap_err();
+    assert!(matches!(error, InferError::NoVersions { .. }), "{error:?}");
+    assert!(matches!(house.state("m"), ModelState::Unavailable(reason) if reason.contains("load it again")));
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(2.0));
 }
