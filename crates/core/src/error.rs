@@ -22,6 +22,8 @@ pub enum Code {
     Unsupported,
     /// The caller went away or gave up.
     Cancelled,
+    /// The caller's own time for the call is up.
+    DeadlineExceeded,
     /// The caller may not.
     PermissionDenied,
     /// Larger than a limit that the operator set.
@@ -44,6 +46,7 @@ impl Code {
             Self::TooLarge => 413,
             Self::MethodNotAllowed => 405,
             Self::Internal => 500,
+            Self::DeadlineExceeded => 504,
         }
     }
 
@@ -55,6 +58,7 @@ impl Code {
         match self {
             Self::Cancelled => 1,
             Self::InvalidArgument => 3,
+            Self::DeadlineExceeded => 4,
             Self::NotFound => 5,
             Self::PermissionDenied => 7,
             Self::TooLarge => 8,
@@ -234,6 +238,9 @@ pub enum InferError {
     /// The caller went away before the answer.
     #[error("request was cancelled by its caller")]
     Cancelled,
+    /// The time that the caller gave the call is up.
+    #[error("the deadline that its caller gave the request has passed")]
+    DeadlineExceeded,
     /// The server is stopping and takes nothing new.
     #[error("server is draining and takes no new requests")]
     Draining,
@@ -336,6 +343,7 @@ impl InferError {
             | Self::Engine { callers_fault: true, .. } => Code::InvalidArgument,
             Self::TooLarge { .. } => Code::TooLarge,
             Self::Cancelled => Code::Cancelled,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Denied(_) => Code::PermissionDenied,
             Self::Unsupported { .. } => Code::Unsupported,
             Self::WrongMethod { .. } => Code::MethodNotAllowed,
@@ -360,7 +368,7 @@ impl InferError {
             | Self::Timeout
             | Self::Draining
             | Self::NotReady(_) => FailureReason::Rejected,
-            Self::Cancelled => FailureReason::Canceled,
+            Self::Cancelled | Self::DeadlineExceeded => FailureReason::Canceled,
             Self::Engine { .. } => FailureReason::Backend,
             _ => FailureReason::Other,
         }

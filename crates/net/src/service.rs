@@ -8,7 +8,7 @@ use crate::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http::{HeaderMap, Response, request::Parts};
-use std::{cell::RefCell, future::Future, ops::Deref, pin::Pin};
+use std::{cell::RefCell, future::Future, ops::Deref, pin::Pin, time::Instant};
 use xebec_core::{Code, Principal};
 
 /// Answers HTTP/1.1 requests.
@@ -20,6 +20,19 @@ pub trait HttpService: 'static {
     fn call(&self, principal: &Principal, head: Parts, body: Body) -> impl Future<Output = Response<Bytes>>;
 }
 
+/// A call over gRPC, as its head says it.
+#[derive(Clone, Copy, Debug)]
+pub struct GrpcHead<'a> {
+    /// Who calls.
+    pub principal: &'a Principal,
+    /// `/package.Service/Method`.
+    pub path: &'a str,
+    /// The call's metadata.
+    pub metadata: &'a HeaderMap,
+    /// When the time is up that the caller gives it.
+    pub until: Option<Instant>,
+}
+
 /// One call over gRPC with its request message read whole; of a call that takes many, with one of them.
 #[derive(Debug)]
 pub struct GrpcCall<'a> {
@@ -29,6 +42,8 @@ pub struct GrpcCall<'a> {
     pub path: &'a str,
     /// The call's metadata.
     pub metadata: &'a HeaderMap,
+    /// When the time is up that the caller gives the call: then its future is dropped.
+    pub until: Option<Instant>,
     /// The message, decompressed and without its prefix.
     pub message: Message,
 }
@@ -75,9 +90,14 @@ pub trait GrpcService: 'static {
     ///
     /// # Errors
     /// The status for a caller who would be refused in any case.
-    fn peek(&self, principal: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
-        let _ = (principal, path, start);
+    fn peek(&self, head: GrpcHead<'_>, start: &[u8]) -> Result<(), GrpcStatus> {
+        let _ = (head, start);
         Ok(())
+    }
+
+    /// Takes note of a message that was refused before it was there to be answered, by this crate and not by `peek`.
+    fn refused(&self, head: GrpcHead<'_>, status: &GrpcStatus) {
+        let _ = (head, status);
     }
 
     /// Answers one call.

@@ -139,6 +139,8 @@ pub(crate) struct Record<'a> {
     /// Whether it is one of several in a stream.
     pub(crate) streamed: bool,
     pub(crate) started: Instant,
+    /// When the time is up that the caller gives it.
+    pub(crate) until: Option<Instant>,
     /// When its last byte was read.
     pub(crate) received: Option<Instant>,
     /// When its bytes had become tensors.
@@ -173,6 +175,7 @@ impl<'a> Record<'a> {
             protocol,
             streamed: false,
             started: Instant::now(),
+            until: None,
             received: None,
             decoded: None,
             parent: None,
@@ -251,10 +254,16 @@ impl Drop for Record<'_> {
             return;
         }
         debug_assert_eq!(InferError::Cancelled.failure_reason(), FailureReason::Canceled);
-        self.count(&InferError::Cancelled);
-        self.tell(None, 0, Some(&InferError::Cancelled));
-        // nginx's number for a caller that has gone.
-        self.log(499, 0, Some("the caller has gone"));
+        let late = self.until.is_some_and(|until| Instant::now() >= until);
+        let error = if late { InferError::DeadlineExceeded } else { InferError::Cancelled };
+        self.count(&error);
+        self.tell(None, 0, Some(&error));
+        if late {
+            self.log(error.code().http(), 0, Some(&error.to_string()));
+        } else {
+            // nginx's number for a caller that has gone.
+            self.log(499, 0, Some("the caller has gone"));
+        }
     }
 }
 

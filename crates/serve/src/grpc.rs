@@ -20,7 +20,7 @@ use prost::Message;
 use std::time::Instant;
 use xebec_core::{Code, InferError, Principal, Verb, port::Upstream};
 use xebec_net::{
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+    service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus},
     wire::{
         health::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus},
         inference::{
@@ -103,19 +103,33 @@ fn method(path: &str) -> Option<(&str, &str)> {
 }
 
 impl GrpcService for Service {
-    fn peek(&self, principal: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
-        if method(path) != Some((SERVICE, "ModelInfer")) {
+    fn peek(&self, head: GrpcHead<'_>, start: &[u8]) -> Result<(), GrpcStatus> {
+        if method(head.path) != Some((SERVICE, "ModelInfer")) {
             return Ok(());
         }
         // A model whose name stands behind the tensors is judged once the message is there.
         match decode::target_of_start(start) {
-            Some(target) => match self.route(principal, Verb::Infer, target.model, target.version) {
+            Some(target) => match self.route(head.principal, Verb::Infer, target.model, target.version) {
                 // It is woken when the message is there.
                 Ok(_) | Err(InferError::NotResident { .. }) => Ok(()),
-                Err(error) => Err(status(&error, "")),
+                Err(error) => {
+                    let mut record = self.record_of(head, Form::Unary);
+                    record.model = target.model;
+                    record.fail(&error);
+                    Err(status(&error, ""))
+                }
             },
             None => Ok(()),
         }
+    }
+
+    fn refused(&self, head: GrpcHead<'_>, status: &GrpcStatus) {
+        let form = match method(head.path) {
+            Some((SERVICE, "ModelInfer")) => Form::Unary,
+            Some((SERVICE, "ModelStreamInfer")) => Form::Streamed,
+            _ => return,
+        };
+        self.record_of(head, form).fail(&self.refusal(status));
     }
 
     fn accept(&self, path: &str) -> Result<(), GrpcStatus> {
@@ -348,11 +362,38 @@ impl Service {
     }
 
     fn record<'c>(&'c self, call: &'c GrpcCall<'_>, form: Form) -> Record<'c> {
-        let mut record = Record::new(self, call.principal, Protocol::Grpc);
-        record.bytes_in = call.message.len();
-        record.streamed = form == Form::Streamed;
-        record.note_parent(call.metadata);
+        let GrpcCall { principal, path, metadata, until, message } = call;
+        let head = GrpcHead { principal, path, metadata, until: *until };
+        let mut record = self.record_of(head, form);
+        record.bytes_in = message.len();
         record
+    }
+
+    fn record_of<'c>(&'c self, head: GrpcHead<'c>, form: Form) -> Record<'c> {
+        let mut record = Record::new(self, head.principal, Protocol::Grpc);
+        record.until = head.until;
+        record.streamed = form == Form::Streamed;
+        record.note_parent(head.metadata);
+        record
+    }
+
+    /// What the network side said of a message that it did not hand on, as the same is called over REST.
+    fn refusal(&self, status: &GrpcStatus) -> InferError {
+        let is = |code: Code| status.code == code.grpc();
+        match () {
+            () if is(Code::TooLarge) => InferError::TooLarge {
+                what: "request message",
+                limit_bytes: self.0.settings.max_message_bytes as u64,
+                flag: FLAG,
+            },
+            () if is(Code::Unavailable) => InferError::NoRoom,
+            () if is(Code::DeadlineExceeded) => InferError::DeadlineExceeded,
+            () if is(Code::Internal) => InferError::Internal(status.message.clone()),
+            () if is(Code::Unsupported) => {
+                InferError::Unsupported { what: status.message.clone(), hint: None }
+            }
+            () => InferError::invalid(status.message.clone()),
+        }
     }
 
     /// The answer, or the status and the request's own mark.

@@ -113,13 +113,14 @@ impl Parent {
     pub fn with_state<'a>(mut self, pieces: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut state = String::new();
         for piece in pieces {
-            let fits = state.len() + piece.len() < STATE_BYTES
-                && piece.iter().all(|byte| matches!(byte, 0x20..=0x7e));
-            let (true, Ok(piece)) = (fits, std::str::from_utf8(piece)) else { return self };
-            if !state.is_empty() {
-                state.push(',');
+            let printed = piece.iter().all(|byte| matches!(byte, 0x20..=0x7e));
+            let (true, Ok(piece)) = (printed, std::str::from_utf8(piece.trim_ascii())) else { return self };
+            let comma = if state.is_empty() || piece.is_empty() { "" } else { "," };
+            if state.len() + comma.len() + piece.len() > STATE_BYTES {
+                return self;
             }
-            state.push_str(piece.trim());
+            state.push_str(comma);
+            state.push_str(piece);
         }
         self.state = (!state.is_empty()).then(|| state.into());
         self
@@ -185,6 +186,10 @@ mod tests {
         assert_eq!(with(&[b"a=1", b" b=2"]).as_deref(), Some("a=1,b=2"));
         assert_eq!(with(&[]), None);
         assert_eq!(with(&[&[b'x'; 513]]), None);
+        assert_eq!(with(&[&[b'x'; 512]]).map(|state| state.len()), Some(512));
+        // The comma between two pieces is part of it.
+        assert_eq!(with(&[&[b'x'; 255], &[b'y'; 256]]).map(|state| state.len()), Some(512));
+        assert_eq!(with(&[&[b'x'; 256], &[b'y'; 256]]), None);
         assert_eq!(with(&[b"a=1\n"]), None);
     }
 }

@@ -3,19 +3,20 @@ use super::{
     message::{self, Pace},
     split::Split,
     status::{self, deadline},
-    stream::{Call, End, converse},
+    stream::{End, converse},
 };
 use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Message},
+    service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
@@ -38,18 +39,23 @@ pub(super) async fn answer<S: GrpcService>(
         return;
     }
     let (path, until) = (head.uri.path(), status::until(&head.headers));
+    let metadata = &head.headers;
+    let call = GrpcHead { principal, path, metadata, until: until.map(Instant::into_std) };
     if service.takes_many(path) {
-        let call = Call { principal, path, metadata: &head.headers };
         return answer_many(call, until, body, respond, service, core).await;
     }
+    // Whether whoever answers the call has heard of it.
+    let known = Cell::new(false);
     let work = async {
-        service.accept(path)?;
-        let encoding = message::encoding(&head.headers)?;
-        let peek = |start: &[u8]| service.peek(principal, path, start);
+        service.accept(path).inspect_err(|_| known.set(true))?;
+        let encoding = message::encoding(metadata)?;
+        let peek = |start: &[u8]| service.peek(call, start).inspect_err(|_| known.set(true));
         // Held until the answer is made: what waits counts like what is being read.
         let message = Message::new(message::read(body, encoding, core, peek).await?);
+        known.set(true);
         core.expect_work();
-        service.call(GrpcCall { principal, path, metadata: &head.headers, message }).await
+        let until = call.until;
+        service.call(GrpcCall { principal, path, metadata, until, message }).await
     };
     let mut work = pin!(work);
     let timed = pin!(deadline(until, caught(work.as_mut())));
@@ -58,6 +64,9 @@ pub(super) async fn answer<S: GrpcService>(
         core.counters.panics.add(1);
         Err(GrpcStatus { code: Code::Internal.grpc(), message: "internal error".into() })
     });
+    if let (Err(refused), false) = (&outcome, known.get()) {
+        service.refused(call, refused);
+    }
     match outcome {
         Ok(GrpcAnswer::One(message)) => send_one(respond, message, core).await,
         Ok(GrpcAnswer::Many(messages)) => send_many(respond, messages, until, core).await,
@@ -69,7 +78,7 @@ pub(super) async fn answer<S: GrpcService>(
 
 /// Answers a stream of messages. The answer's head goes out at once: some clients wait for it before they send.
 async fn answer_many<S: GrpcService>(
-    call: Call<'_>,
+    call: GrpcHead<'_>,
     until: Option<Instant>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,

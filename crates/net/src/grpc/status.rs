@@ -6,14 +6,12 @@ use crate::service::GrpcStatus;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use std::{fmt::Write as _, future::Future, time::Duration};
 use tokio::time::Instant;
+use xebec_core::Code;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const ACCEPT: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// The number of DEADLINE_EXCEEDED, which no error of ours maps to: only a caller's own deadline does.
-const DEADLINE_EXCEEDED: u8 = 4;
 
 /// The head of an answer that will have messages.
 pub(super) fn ok_head() -> Response<()> {
@@ -89,7 +87,7 @@ pub(super) async fn deadline<T, E>(
 }
 
 fn deadline_exceeded() -> GrpcStatus {
-    GrpcStatus { code: DEADLINE_EXCEEDED, message: "Deadline Exceeded".into() }
+    GrpcStatus { code: Code::DeadlineExceeded.grpc(), message: "Deadline Exceeded".into() }
 }
 
 /// At most eight digits and a unit. Nonsense counts as no deadline, as it does for gRPC's own servers.

@@ -13,7 +13,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     reactor::Core,
-    service::{GrpcCall, GrpcMessage, GrpcService, GrpcStatus, Message},
+    service::{GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
@@ -25,7 +25,7 @@ use std::{
     task::{Context, Poll},
 };
 use tokio::time::{Instant, Sleep};
-use xebec_core::{Code, Principal};
+use xebec_core::Code;
 
 /// Messages of one call that run or wait for their turn to be sent: enough to fill a batch alone.
 const MOST_AT_ONCE: usize = 64;
@@ -33,14 +33,6 @@ const MOST_AT_ONCE: usize = 64;
 /// Answers that are ready together go out in one frame, so many bytes of them: clients that buffer take a burst of tiny
 /// frames for an attack.
 const TOGETHER_BYTES: usize = 16 << 10;
-
-/// Whose call it is, and for what.
-#[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
-    pub(super) principal: &'a Principal,
-    pub(super) path: &'a str,
-    pub(super) metadata: &'a http::HeaderMap,
-}
 
 /// How a conversation ended.
 pub(super) enum End {
@@ -55,6 +47,8 @@ enum Step {
     Message(Message),
     Answer(Result<GrpcMessage, GrpcStatus>, Hold),
     Send,
+    /// The next message cannot be had.
+    Refused(GrpcStatus),
     Ended(Option<GrpcStatus>),
     Gone,
 }
@@ -64,7 +58,7 @@ pub(super) async fn converse<S: GrpcService>(
     body: RecvStream,
     split: Split,
     stream: &mut SendStream<Bytes>,
-    call: Call<'_>,
+    head: GrpcHead<'_>,
     service: &S,
     core: &Core,
 ) -> End {
@@ -100,8 +94,8 @@ pub(super) async fn converse<S: GrpcService>(
         match step.await {
             Step::Message(message) => {
                 core.expect_work();
-                let Call { principal, path, metadata } = call;
-                match service.begin(GrpcCall { principal, path, metadata, message }) {
+                let GrpcHead { principal, path, metadata, until } = head;
+                match service.begin(GrpcCall { principal, path, metadata, until, message }) {
                     Ok(answer) => answers.push_back(held(answer, core)),
                     Err(status) => end = Some(Some(status)),
                 }
@@ -122,6 +116,10 @@ pub(super) async fn converse<S: GrpcService>(
                     return End::Gone;
                 }
                 incoming.rests = None;
+            }
+            Step::Refused(status) => {
+                service.refused(head, &status);
+                end = Some(Some(status));
             }
             Step::Ended(status) => match end {
                 Some(end) => return End::Status(end),
@@ -206,7 +204,7 @@ impl<'a> Incoming<'a> {
     fn poll(&mut self, cx: &mut Context<'_>, in_flight: usize, draining: bool) -> Poll<Step> {
         self.receive(cx);
         if let Some(fault) = self.fault.take() {
-            return Poll::Ready(Step::Ended(Some(fault)));
+            return Poll::Ready(Step::Refused(fault));
         }
         if in_flight >= MOST_AT_ONCE {
             return Poll::Pending;
@@ -221,8 +219,8 @@ impl<'a> Incoming<'a> {
                 (self.rests, self.pace) = (None, Pace::new(self.core.limits.stall_timeout));
                 Poll::Ready(Step::Message(Message::new(message)))
             }
-            Ok(None) => self.judge(cx, in_flight, draining).map(Step::Ended),
-            Err(status) => Poll::Ready(Step::Ended(Some(status))),
+            Ok(None) => self.judge(cx, in_flight, draining),
+            Err(status) => Poll::Ready(Step::Refused(status)),
         }
     }
 
@@ -249,25 +247,27 @@ impl<'a> Incoming<'a> {
     }
 
     /// Whether the call ends here, with nothing more to be begun.
-    fn judge(&mut self, cx: &mut Context<'_>, in_flight: usize, draining: bool) -> Poll<Option<GrpcStatus>> {
+    fn judge(&mut self, cx: &mut Context<'_>, in_flight: usize, draining: bool) -> Poll<Step> {
         let inside = self.split.is_inside_a_message();
         if self.done {
             let cut = || fail(Code::InvalidArgument, "the message ends before its length");
-            return Poll::Ready(inside.then(cut));
+            return Poll::Ready(if inside { Step::Refused(cut()) } else { Step::Ended(None) });
         }
         if inside {
-            return self.past(cx, Self::stalls).map(|()| Some(self.pace.stood_still()));
+            return self.past(cx, Self::stalls).map(|()| Step::Refused(self.pace.stood_still()));
         }
         if in_flight > 0 {
             return Poll::Pending;
         }
         if draining {
             let status = fail(Code::Unavailable, "server is draining and takes no new requests");
-            return Poll::Ready(Some(status));
+            return Poll::Ready(Step::Ended(Some(status)));
         }
         let rested = self.past(cx, Self::tires);
         let seconds = self.core.limits.idle_timeout.as_secs_f32();
-        rested.map(|()| Some(fail(Code::Unavailable, format!("the stream was idle for {seconds} s"))))
+        rested.map(|()| {
+            Step::Ended(Some(fail(Code::Unavailable, format!("the stream was idle for {seconds} s"))))
+        })
     }
 
     fn stalls(&mut self) -> Instant {

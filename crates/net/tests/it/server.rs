@@ -19,7 +19,7 @@ use xebec_net::{
     limits::Limits,
     listener,
     reactor::{Counters, Listeners, Reactor, Shared},
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus, HttpService},
+    service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus, HttpService},
     wire::inference::ServerReadyResponse,
 };
 
@@ -98,8 +98,8 @@ impl GrpcService for Echo {
         Err(GrpcStatus { code: Code::Unsupported.grpc(), message: format!("{path} is not offered: 100 %") })
     }
 
-    fn peek(&self, _: &Principal, path: &str, start: &[u8]) -> Result<(), GrpcStatus> {
-        if path != "/echo/peek" {
+    fn peek(&self, head: GrpcHead<'_>, start: &[u8]) -> Result<(), GrpcStatus> {
+        if head.path != "/echo/peek" {
             return Ok(());
         }
         Err(GrpcStatus {

@@ -7,7 +7,7 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use xebec_core::{InferError, Principal};
 use xebec_net::body::Body;
 
@@ -16,7 +16,7 @@ use xebec_net::body::Body;
 #[serde(deny_unknown_fields)]
 struct Order {
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: infer::Distinct,
 }
 
 impl Service {
@@ -52,7 +52,7 @@ impl Service {
         let limit = self.0.settings.max_body_bytes;
         let example = r#"{}, {"parameters": {...}} or no body"#;
         let order: Order = infer::object_within(head, body, limit, "an order", example).await?;
-        order.parameters.into_iter().map(|(name, value)| parameter(name, value)).collect()
+        order.parameters.0.into_iter().map(|(name, value)| parameter(name, value)).collect()
     }
 }
 

@@ -14,8 +14,12 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header, request::Parts};
-use serde::de::DeserializeOwned;
-use std::time::Instant;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+};
+use serde_json::Value;
+use std::{collections::BTreeSet, fmt, time::Instant};
 use xebec_core::{InferError, Principal, Verb};
 use xebec_net::body::{Body, Encoding, ReadError, Received};
 
@@ -155,6 +159,38 @@ pub(super) async fn object_within<T: Default + DeserializeOwned>(
     }
 }
 
+/// A JSON object whose names are each there once: of two, readers differ in which they take.
+#[derive(Debug, Default)]
+pub(super) struct Distinct(pub(super) Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Distinct;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Distinct, A::Error> {
+        let (mut seen, mut entries) = (BTreeSet::new(), Vec::new());
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if !seen.insert(name.clone()) {
+                let name: String = name.chars().filter(|letter| !letter.is_control()).take(64).collect();
+                return Err(A::Error::custom(format!("'{name}' is there twice")));
+            }
+            entries.push((name, value));
+        }
+        Ok(Distinct(entries))
+    }
+}
+
 fn unreadable(fault: ReadError) -> InferError {
     match fault {
         ReadError::TooLarge { limit_bytes } => {
@@ -188,7 +224,14 @@ pub(super) fn content_encoding(headers: &HeaderMap) -> Result<Option<Encoding>, 
 
 /// Where the JSON ends and binary tensors begin; `None` for a raw binary request, which has no JSON.
 fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, InferError> {
-    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(Some(body)) };
+    let mut values = headers.get_all(JSON_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(Some(body)) };
+    if values.next().is_some() {
+        return Err(InferError::invalid_hint(
+            "the request has several headers Inference-Header-Content-Length",
+            "send one: it is the size of the JSON at the body's start",
+        ));
+    }
     let text = value.to_str().unwrap_or_default();
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let length: usize = digits.and_then(|text| text.parse().ok()).ok_or_else(|| {
@@ -221,8 +264,8 @@ fn compress(headers: &HeaderMap, response: &mut Response<Bytes>) {
 /// # Source
 /// RFC 9110, section 12.5.3. Order stands for preference where qualities are equal; no client known sends others.
 fn accepted(headers: &HeaderMap) -> Option<Encoding> {
-    let value = headers.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
-    value.split(',').find_map(|offer| {
+    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).find_map(|offer| {
         let (token, quality) = offer.split_once(';').unwrap_or((offer, ""));
         let refused =
             quality.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok()) == Some(0.0);

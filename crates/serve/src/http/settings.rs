@@ -1,5 +1,9 @@
 //! Regions of shared memory and the log's settings, over REST.
-use super::{answer::json, infer::object, path::Region};
+use super::{
+    answer::json,
+    infer::{Distinct, object},
+    path::Region,
+};
 use crate::{
     Service,
     log_settings::{FORMAT, Said},
@@ -7,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use xebec_core::{InferError, Principal, Verb, log::LogSettings};
 use xebec_net::body::Body;
 
@@ -66,8 +70,7 @@ impl Service {
             return Ok(json(200, &told(self.log_settings(principal, [])?)));
         }
         self.admit(principal, Verb::Admin, None)?;
-        let changes: Map<String, Value> =
-            object(head, body, "log settings", r#"{"log_verbose_level": 1}"#).await?;
+        let Distinct(changes) = object(head, body, "log settings", r#"{"log_verbose_level": 1}"#).await?;
         let changes = changes.iter().map(|(name, value)| (name.as_str(), said(value)));
         Ok(json(200, &told(self.log_settings(principal, changes)?)))
     }

@@ -1,9 +1,12 @@
 //! The settings of traces, over REST.
-use super::{answer::json, infer::object};
+use super::{
+    answer::json,
+    infer::{Distinct, object},
+};
 use crate::{Service, trace_settings::Said};
 use bytes::Bytes;
 use http::{Method, Response, request::Parts};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use xebec_core::{InferError, Principal, Verb};
 use xebec_net::body::Body;
 
@@ -16,11 +19,11 @@ impl Service {
         head: &Parts,
         body: Body,
     ) -> Result<Response<Bytes>, InferError> {
-        let mut changes = Map::new();
+        let mut changes = Vec::new();
         if head.method == Method::POST {
             // Nothing of a body is read for a caller who may not change anything.
             self.traced_model(principal, Verb::Admin, model)?;
-            changes = object(head, body, "trace settings", r#"{"trace_rate": "100"}"#).await?;
+            Distinct(changes) = object(head, body, "trace settings", r#"{"trace_rate": "100"}"#).await?;
         }
         let mut all = Vec::with_capacity(changes.len());
         for (name, value) in &changes {

@@ -101,6 +101,8 @@ fn a_load_says_what_it_got_and_what_was_wrong() {
     for (verb, body, words) in [
         ("echo/load", "[]", "not a JSON object"),
         ("echo/load", r#"{"parameter":{}}"#, "unknown field"),
+        ("echo/load", r#"{"parameters":{"config":"{}","config":"{}"}}"#, "'config' is there twice"),
+        ("echo/load", r#"{"parameters":{},"parameters":{}}"#, "duplicate field"),
         ("echo/load", r#"{"parameters":{"config":{}}}"#, "parameter 'config' must be a text"),
         ("echo/load", r#"{"parameters":{"file:1/m":"!"}}"#, "parameter 'file:1/m' is not base64"),
         ("echo/load", r#"{"parameters":{"file:1/m":1}}"#, "parameter 'file:1/m' must be the file's bytes"),

@@ -99,6 +99,27 @@ fn a_header_length_out_of_range_is_refused() {
 }
 
 #[test]
+fn a_header_length_that_is_said_twice_is_refused() {
+    let (server, length) = (Server::start(), BINARY.len().to_string());
+    let body = [BINARY.as_bytes(), &blob()].concat();
+    for other in [length.as_str(), "3"] {
+        let headers = [
+            ("Inference-Header-Content-Length", length.as_str()),
+            ("inference-header-content-length", other),
+        ];
+        let answer = server.post("/v2/models/echo/infer", &headers, &body);
+        assert!(answer.status == 400 && answer.text().contains("several headers"), "{}", answer.text());
+    }
+}
+
+#[test]
+fn what_answers_may_be_compressed_with_is_read_of_every_line_that_says_so() {
+    let headers = [("accept-encoding", "br"), ("accept-encoding", "gzip;q=0, deflate")];
+    let answer = Server::start().post("/v2/models/echo/infer", &headers, ROW);
+    assert_eq!(answer.header("content-encoding"), Some("deflate"));
+}
+
+#[test]
 fn bodies_are_taken_compressed_and_answers_compressed_on_demand() {
     let server = Server::start();
     for encoding in [Encoding::Gzip, Encoding::Deflate] {

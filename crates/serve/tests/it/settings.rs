@@ -331,6 +331,7 @@ fn log_settings_are_read_and_changed_over_rest_and_a_wrong_one_changes_nothing()
         (r#"{"log_info": false, "log_format": "default"}"#, 501),
         (r#"{"log_info": 1}"#, 400),
         (r#"{"log_colour": true}"#, 400),
+        (r#"{"log_info": false, "log_info": true}"#, 400),
         (r#"[{"log_info": false}]"#, 400),
         ("{", 400),
     ] {
