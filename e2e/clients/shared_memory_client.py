@@ -140,7 +140,7 @@ class Memory:
         status = self.client.get_cuda_shared_memory_status()
         self.assertFalse(getattr(status, "regions", status))
         with self.assertRaises(InferenceServerException) as caught:
-            self.client.register_cuda_shared_memory("r", b"handle", 0, 64)
+            self.client.register_cuda_shared_memory("r", b"aGFuZGxl", 0, 64)
         self.assertIn("not offered", str(caught.exception))
 
 
