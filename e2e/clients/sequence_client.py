@@ -72,6 +72,20 @@ class Sequences(unittest.TestCase):
             client.stop_stream()
         self.assertEqual(seen, {1005: DUE, 1006: [-x for x in DUE]})
 
+    def test_3b_a_stream_that_waits_for_nothing(self):
+        answers, many = queue.Queue(), 200
+        with grpcclient.InferenceServerClient(GRPC) as client:
+            client.start_stream(callback=lambda result, error: answers.put((result, error)))
+            for place in range(many):
+                start, end = place == 0, place + 1 == many
+                one = [tensor(grpcclient, 1)]
+                client.async_stream_infer("accumulate", one, sequence_id=1007, sequence_start=start, sequence_end=end)
+            for place in range(many):
+                result, error = answers.get(timeout=60)
+                self.assertIsNone(error)
+                self.assertEqual(result.as_numpy("sum")[0, 0], place + 1)
+            client.stop_stream()
+
     def test_4_a_text_is_no_id_of_this_model(self):
         for module, address in ((httpclient, HTTP), (grpcclient, GRPC)):
             with module.InferenceServerClient(address) as client:

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A decoded request. Its tensors may be views on the received bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct InferRequest {
     /// The caller's own mark, echoed; empty if there was none.
     pub id: String,

@@ -5,8 +5,8 @@
 //!
 //! Invariant: whatever takes a model's data takes a `&Permit`.
 use crate::{
-    InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Version, metrics::ModelMetrics,
-    model_config::ModelConfig,
+    InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, SequenceMark, Version,
+    metrics::ModelMetrics, model_config::ModelConfig,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -39,7 +39,14 @@ pub trait Upstream: Send + Sync {
     /// Counters and histograms of this model and version.
     fn metrics(&self) -> &ModelMetrics;
 
-    /// Takes a request. Checks it against the model and answers a wrong one at once.
+    /// The older revision that has begun a request's sequence and is to answer it, if that is another than this one.
+    fn revision_of(&self, _permit: &Permit, _mark: &SequenceMark) -> Option<Arc<dyn Upstream>> {
+        None
+    }
+
+    /// Takes a request. Checks it against the model and answers a wrong one at once. A request of a sequence is for
+    /// what [`Self::revision_of`] says; where it is [`InferError::NotResident`], the revision went meanwhile: ask the
+    /// router again.
     ///
     /// Returns at once: the answer comes through `reply`, for a tiny model only after the calling thread's
     /// [`Turn::flush`].

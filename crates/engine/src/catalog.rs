@@ -299,6 +299,13 @@ impl Catalog {
     pub fn memory(&self) -> Option<(u64, u64)> {
         self.core.budget.as_ref().map(|budget| budget.usage())
     }
+
+    /// The layer of a stateful model's newest version.
+    #[cfg(all(test, feature = "engine-rten"))]
+    pub(crate) fn sequenced(&self, name: &str) -> Option<Arc<crate::sequence::Sequenced>> {
+        let entry = self.core.entry(&ModelName::parse(name).ok()?)?;
+        entry.face.load().ready().next_back().and_then(|(_, loaded)| loaded.sequenced.clone())
+    }
 }
 
 impl Drop for Catalog {

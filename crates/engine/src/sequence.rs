@@ -12,12 +12,13 @@
 use crate::{check::check, queue::Left, served::Served};
 use clock::Clock;
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Instant,
 };
 use table::{Refusal, Step, Table};
 use xebec_core::{
-    CorrelationId, InferError, InferRequest, InferResponse, ModelInfo, Permit, TenantId, Tensor,
+    CorrelationId, InferError, InferRequest, InferResponse, ModelInfo, Permit, SequenceMark, TenantId,
+    Tensor,
     metrics::ModelMetrics,
     model_config::ModelConfig,
     port::{Answer, Reply, Upstream},
@@ -36,19 +37,23 @@ mod todo;
 pub(crate) use plan::Plan;
 
 /// A stateful model.
-pub(crate) struct Sequenced {
-    shared: Arc<Shared>,
-    /// The revision before this one, for as long as it has sequences.
-    before: Mutex<Option<Arc<Sequenced>>>,
-}
+pub(crate) struct Sequenced(Arc<Shared>);
 
 struct Shared {
     served: Arc<Served>,
     info: ModelInfo,
     config: ModelConfig,
     plan: Plan,
-    table: Mutex<Table<Key, Job, State>>,
+    inner: Mutex<Inner>,
     clock: Arc<Clock>,
+    /// Revisions that have begun sequences which callers look for here. Each is held by its own sequences.
+    older: OnceLock<Vec<Weak<Shared>>>,
+}
+
+struct Inner {
+    table: Table<Key, Job, State>,
+    /// Itself, from when it was replaced until its last sequence has ended.
+    kept: Option<Arc<Shared>>,
 }
 
 type Next = Step<Key, Job, State>;
@@ -87,82 +92,99 @@ impl Sequenced {
         let info = plan.outward(served.info());
         let config = plan.outward_config(served.config(), &info);
         let rules = plan.rules(served.batching().queue.max_queue);
-        let table = Mutex::new(Table::new(rules, plan.initial()));
+        let table = Table::new(rules, plan.initial());
+        let inner = Mutex::new(Inner { table, kept: None });
         let clock = Clock::new();
-        let shared = Arc::new(Shared { served, info, config, plan, table, clock: Arc::clone(&clock) });
+        let older = OnceLock::new();
+        let shared = Arc::new(Shared { served, info, config, plan, inner, clock: Arc::clone(&clock), older });
         let ticking = Arc::downgrade(&shared);
         clock.start(shared.info.name.as_str(), move || {
             if let Some(shared) = ticking.upgrade() {
-                shared.step(|table, now| table.tick(now));
+                shared.step(Table::tick);
             }
         })?;
-        Ok(Arc::new(Self { shared, before: Mutex::new(None) }))
+        Ok(Arc::new(Self(shared)))
     }
 
-    /// Takes the place of another revision: what that one has begun, it ends.
-    pub(crate) fn follow(&self, before: Arc<Self>) {
-        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    /// Is to take the place of another revision, or to stand before it: what that one has begun, it ends.
+    pub(crate) fn follow(&self, other: &Self) {
+        let further = other.0.older().map(|older| Arc::downgrade(&older));
+        // A revision follows once, before anybody sees it.
+        let _ = self.0.older.set(std::iter::once(Arc::downgrade(&other.0)).chain(further).collect());
     }
 
-    /// Whether it has no sequence.
+    /// Whether it has no sequence, nor one to look after.
     pub(crate) fn is_idle(&self) -> bool {
-        self.shared.lock().is_empty() && self.before().is_none()
+        let is_empty = |shared: &Shared| shared.lock().table.is_empty();
+        is_empty(&self.0) && self.0.older().all(|older| is_empty(&older))
     }
 
-    /// The revision before, while it has sequences.
-    fn before(&self) -> Option<Arc<Self>> {
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        if before.as_ref().is_some_and(|before| before.is_idle()) {
-            *before = None;
+    /// It was replaced: it begins no sequence any more, and lives until those that it has are over.
+    pub(crate) fn retire(&self) {
+        let mut inner = self.0.lock();
+        inner.table.retire();
+        inner.kept = (!inner.table.is_empty()).then(|| Arc::clone(&self.0));
+    }
+
+    /// It is to go, if it is idle: it begins no sequence any more. Whether that is so.
+    pub(crate) fn close(&self) -> bool {
+        if !self.is_idle() {
+            return false;
         }
-        before.clone()
+        let mut inner = self.0.lock();
+        let goes = inner.table.is_empty();
+        if goes {
+            inner.table.retire();
+        }
+        goes
     }
 }
 
 impl Upstream for Sequenced {
     fn info(&self) -> &ModelInfo {
-        &self.shared.info
+        &self.0.info
     }
 
     fn config(&self) -> &ModelConfig {
-        &self.shared.config
+        &self.0.config
     }
 
     fn labels(&self, output: &str) -> &[Box<str>] {
-        self.shared.served.labels(output)
+        self.0.served.labels(output)
     }
 
     fn metrics(&self) -> &ModelMetrics {
-        self.shared.served.metrics()
+        self.0.served.metrics()
+    }
+
+    fn revision_of(&self, permit: &Permit, mark: &SequenceMark) -> Option<Arc<dyn Upstream>> {
+        let key = (permit.tenant().clone(), mark.id.clone());
+        let knows = |shared: &Shared| shared.lock().table.knows(&key);
+        if mark.start || knows(&self.0) {
+            return None;
+        }
+        let older = self.0.older().find(|older| knows(older))?;
+        Some(Arc::new(Self(older)))
     }
 
     fn submit(&self, permit: &Permit, mut request: InferRequest, reply: Reply) {
-        let shared = &self.shared;
+        let shared = &self.0;
         let Some(mark) = request.sequence.clone() else {
             return reply.send(Err(shared.no_id()));
         };
         let key = (permit.tenant().clone(), mark.id);
-        if !mark.start
-            && !shared.lock().knows(&key)
-            && let Some(before) = self.before().filter(|before| before.has(&key))
-        {
-            return before.submit(permit, request, reply);
-        }
         let checked = check(&shared.info, None, &mut request).and_then(|rows| shared.fits(&key.1, rows));
         if let Err(error) = checked {
             return reply.send(Err(error));
         }
-        let arrived = Instant::now();
-        let deadline = shared.served.deadline_of(&request, arrived);
+        let deadline = shared.served.deadline_of(&request, Instant::now());
         let job = Job { request, deadline, reply };
-        shared.step(|table, now| table.arrive(key, (mark.start, mark.end), job, now));
-    }
-}
-
-impl Sequenced {
-    /// Whether it, or a revision before it, has begun a sequence.
-    fn has(&self, key: &Key) -> bool {
-        self.shared.lock().knows(key) || self.before().is_some_and(|before| before.has(key))
+        let flags = (mark.start, mark.end);
+        let taken = shared.step(|table, now, steps| table.arrive(key.clone(), flags, job, now, steps));
+        if taken && mark.start {
+            // It begins anew here: nobody is to find what there was of it before.
+            shared.older().for_each(|older| older.step(|table, now, steps| table.close(&key, now, steps)));
+        }
     }
 }
 
@@ -173,8 +195,13 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Table<Key, Job, State>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Older revisions that are still there.
+    fn older(&self) -> impl Iterator<Item = Arc<Self>> {
+        self.older.get().into_iter().flatten().filter_map(Weak::upgrade)
     }
 
     fn no_id(&self) -> InferError {
@@ -199,14 +226,20 @@ impl Shared {
     }
 
     /// Changes the table and does what follows from it, outside of its lock.
-    fn step(self: &Arc<Self>, change: impl FnOnce(&mut Table<Key, Job, State>, Instant) -> Vec<Next>) {
-        let mut table = self.lock();
-        let steps = change(&mut table, Instant::now());
-        let next = table.next_event();
+    fn step<T>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Table<Key, Job, State>, Instant, &mut Vec<Next>) -> T,
+    ) -> T {
+        let mut steps = Vec::new();
+        let mut inner = self.lock();
+        let outcome = change(&mut inner.table, Instant::now(), &mut steps);
         // Under the lock: what another thread finds out later must not be overwritten by what was true before.
-        self.clock.set(next);
-        drop(table);
+        self.clock.set(inner.table.next_event());
+        let kept = if inner.table.is_empty() { inner.kept.take() } else { None };
+        drop(inner);
         todo::carry_out(steps.into_iter().map(|step| (Arc::clone(self), step)));
+        drop(kept);
+        outcome
     }
 
     fn take(self: &Arc<Self>, step: Next) {
@@ -224,7 +257,8 @@ impl Shared {
         match refusal {
             Refusal::Left(Left::Gone) => InferError::Cancelled,
             Refusal::Left(Left::Expired) => InferError::Timeout,
-            Refusal::Full => InferError::QueueFull { model, limit: self.served.batching().queue.max_queue },
+            Refusal::Full { limit } => InferError::QueueFull { model, limit },
+            Refusal::Retired => InferError::NotResident { model },
             Refusal::NotStarted => {
                 let id = job.request.sequence.as_ref().map(|mark| mark.id.to_string()).unwrap_or_default();
                 InferError::invalid_hint(
@@ -272,7 +306,7 @@ struct Turn {
 impl Turn {
     fn finish(&mut self, state: Option<State>) {
         if let Some(key) = self.key.take() {
-            self.shared.step(|table, now| table.finish(&key, state, now));
+            self.shared.step(|table, now, steps| table.finish(&key, state, now, steps));
         }
     }
 }

@@ -43,6 +43,8 @@ impl Answer for Slot {
 pub(crate) struct Routed {
     pub(crate) permit: Permit,
     pub(crate) upstream: Arc<dyn Upstream>,
+    /// The version that was asked for.
+    version: Option<Version>,
 }
 
 /// Reads a version as callers write it: empty means the newest.
@@ -84,7 +86,7 @@ impl Service {
     ) -> Result<Routed, InferError> {
         let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
         let upstream = self.0.router.route(&permit, version)?;
-        Ok(Routed { permit, upstream })
+        Ok(Routed { permit, upstream, version })
     }
 
     /// As [`Self::route`], and waits until the model is in memory if it was sent out.
@@ -96,14 +98,23 @@ impl Service {
         version_text: &str,
     ) -> Result<Routed, InferError> {
         let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
+        let upstream = self.find_awake(&permit, version).await?;
+        Ok(Routed { permit, upstream, version })
+    }
+
+    async fn find_awake(
+        &self,
+        permit: &Permit,
+        version: Option<Version>,
+    ) -> Result<Arc<dyn Upstream>, InferError> {
         for _ in 0..WAKES {
-            match self.0.router.route(&permit, version) {
-                Err(InferError::NotResident { .. }) => wait(|done| self.0.router.wake(&permit, done)).await?,
-                routed => return routed.map(|upstream| Routed { permit, upstream }),
+            match self.0.router.route(permit, version) {
+                Err(InferError::NotResident { .. }) => wait(|done| self.0.router.wake(permit, done)).await?,
+                routed => return routed,
             }
         }
         // Sent out again each time before its turn came.
-        Err(InferError::NoModelMemory { model: model.to_owned() })
+        Err(no_memory(permit))
     }
 
     fn admit_to(
@@ -121,14 +132,53 @@ impl Service {
         Ok((permit, version(model, version_text)?))
     }
 
-    /// Submits a request and waits for its answer.
-    pub(crate) async fn run(routed: &Routed, request: InferRequest) -> Result<InferResponse, InferError> {
+    /// Submits a request and waits for its answer. `routed` is the revision that gave it.
+    pub(crate) async fn run(
+        &self,
+        routed: &mut Routed,
+        request: InferRequest,
+    ) -> Result<InferResponse, InferError> {
+        if request.sequence.is_some() {
+            return Box::pin(self.run_in_sequence(routed, request)).await;
+        }
+        routed.submit(request).await
+    }
+
+    /// A sequence is answered by the revision that has begun it, and begins in one that stays.
+    async fn run_in_sequence(
+        &self,
+        routed: &mut Routed,
+        request: InferRequest,
+    ) -> Result<InferResponse, InferError> {
+        for _ in 0..WAKES {
+            let mark = request.sequence.as_ref();
+            if let Some(older) = mark.and_then(|mark| routed.upstream.revision_of(&routed.permit, mark)) {
+                routed.upstream = older;
+            }
+            match routed.submit(request.clone()).await {
+                // It was replaced or sent out of memory since it was found.
+                Err(InferError::NotResident { .. }) => {
+                    routed.upstream = self.find_awake(&routed.permit, routed.version).await?;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(no_memory(&routed.permit))
+    }
+}
+
+impl Routed {
+    async fn submit(&self, request: InferRequest) -> Result<InferResponse, InferError> {
         let (sender, receiver) = oneshot::channel();
-        routed.upstream.submit(&routed.permit, request, Box::new(Slot(sender)));
+        self.upstream.submit(&self.permit, request, Box::new(Slot(sender)));
         receiver
             .await
             .unwrap_or_else(|_| Err(InferError::Internal("the model ended without an answer".into())))
     }
+}
+
+fn no_memory(permit: &Permit) -> InferError {
+    InferError::NoModelMemory { model: permit.model().map(ToString::to_string).unwrap_or_default() }
 }
 
 /// Records one inference call, also one whose future is dropped because its caller went away.
@@ -191,7 +241,7 @@ impl<'a> Record<'a> {
     /// The call was answered.
     pub(crate) fn succeed(mut self, spent: &Spent, bytes_out: usize) {
         self.done = true;
-        if let Some(Routed { permit, upstream }) = &self.routed {
+        if let Some(Routed { permit, upstream, .. }) = &self.routed {
             let tenant = upstream.metrics().tenant(permit.tenant());
             let received = self.received.unwrap_or(self.started);
             let decode = self.decoded.unwrap_or(received) - received;
@@ -215,7 +265,7 @@ impl<'a> Record<'a> {
 
     fn count(&self, error: &InferError) {
         match &self.routed {
-            Some(Routed { permit, upstream }) => {
+            Some(Routed { permit, upstream, .. }) => {
                 let tenant = upstream.metrics().tenant(permit.tenant());
                 tenant.fail(error.failure_reason(), self.started.elapsed());
             }

@@ -440,8 +440,9 @@ impl Service {
         request.trace = trace;
         record.decoded = Some(Instant::now());
         classes::check(&classes, info)?;
-        let mut response = Self::run(routed, request).await?;
+        let mut response = self.run(routed, request).await?;
         let answered = Instant::now();
+        let info = routed.upstream.info();
         classes::apply(&mut response, &classes, info, |output| routed.upstream.labels(output))?;
         let placed = put(&places, &mut response)?;
         let last = form == Form::Streamed && final_response;

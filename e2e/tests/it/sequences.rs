@@ -1,18 +1,19 @@
 //! Sequences of a stateful model, over real sockets: none sees another, whatever their clients do.
 use crate::{
     triton_client::{pass, python},
-    wire::{BOUND, Reply, answer, connect, post},
+    wire::{BOUND, Reply, answer, connect, post, send},
 };
 use serde_json::{Value, json};
 use std::{
     fs,
     io::Write as _,
+    path::Path,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 use xebec_e2e::{generate::root, server::Server};
 
 /// The checks of `sequence_client.py`.
-const CHECKS: &str = "6";
+const CHECKS: &str = "7";
 
 /// The model adds up what a sequence sends, and tells what it was told: start, end, ready, id.
 const CONFIG: &str = r#"
@@ -36,14 +37,24 @@ sequence_batching {
 
 /// A repository with the model `accumulate`, served.
 fn server(strategy: &str) -> (tempfile::TempDir, Server) {
+    server_with(strategy, &[])
+}
+
+fn server_with(strategy: &str, more: &[&str]) -> (tempfile::TempDir, Server) {
     let repository = tempfile::tempdir().unwrap();
-    let house = repository.path().join("accumulate");
-    fs::create_dir_all(house.join("1")).unwrap();
-    fs::write(house.join("config.pbtxt"), CONFIG.replace("STRATEGY", strategy)).unwrap();
-    fs::copy(root().join("models/testdata/configured/accumulate.onnx"), house.join("1/model.onnx")).unwrap();
+    put(repository.path(), 1);
+    let config = CONFIG.replace("STRATEGY", strategy);
+    fs::write(repository.path().join("accumulate/config.pbtxt"), config).unwrap();
     let path = repository.path().to_string_lossy().into_owned();
-    let server = Server::start(&["serve", "--model-repository", &path]).unwrap();
+    let server = Server::start(&[&["serve", "--model-repository", &path], more].concat()).unwrap();
     (repository, server)
+}
+
+/// A version of the model.
+fn put(repository: &Path, version: u64) {
+    let folder = repository.join(format!("accumulate/{version}"));
+    fs::create_dir_all(&folder).unwrap();
+    fs::copy(root().join("models/testdata/configured/accumulate.onnx"), folder.join("model.onnx")).unwrap();
 }
 
 fn request(id: &Value, start: bool, end: bool, x: usize, more: &Value) -> String {
@@ -135,6 +146,35 @@ fn more_sequences_than_have_a_place_wait_for_one() {
 
 #[test]
 fn the_stock_tritonclient_follows_sequences() {
-    let (_repository, server) = server("direct { }");
-    pass(python("sequence_client.py", &server), CHECKS);
+    for strategy in ["direct { }", "oldest { max_candidate_sequences: 8 preserve_ordering: true }"] {
+        let (_repository, server) = server(strategy);
+        pass(python("sequence_client.py", &server), CHECKS);
+    }
+}
+
+#[test]
+fn a_sequence_names_the_version_that_answers_it() {
+    let more = ["--model-control-mode", "explicit", "--load-model", "accumulate"];
+    let (repository, server) = server_with("direct { }", &more);
+    let ask = |id: usize, start, end| {
+        let mut stream = connect(server.http);
+        stream.write_all(request(&json!(id), start, end, 1, &json!({})).as_bytes()).unwrap();
+        let reply = answer(&mut stream);
+        (told(&reply).0, reply.json()["model_version"].as_str().unwrap().to_owned())
+    };
+    let says = |sum: f64, version: &str| (sum, version.to_owned());
+    assert_eq!(ask(1, true, false), says(1.0, "1"));
+    assert_eq!(ask(2, true, false), says(1.0, "1"));
+    put(repository.path(), 2);
+    let load = send(server.http, "POST", "/v2/repository/models/accumulate/load", &[], b"");
+    assert_eq!(load.status, 200, "{}", load.json());
+    assert_eq!(ask(1, false, false), says(2.0, "1"));
+    assert_eq!(ask(3, true, false), says(1.0, "2"));
+    assert_eq!(ask(1, false, true), says(3.0, "1"));
+    assert_eq!(ask(1, true, true), says(1.0, "2"));
+    // What begins anew leaves nothing behind in the old version.
+    assert_eq!(ask(2, true, true), says(1.0, "2"));
+    let mut stream = connect(server.http);
+    stream.write_all(request(&json!(2), false, false, 1, &json!({})).as_bytes()).unwrap();
+    assert_eq!(answer(&mut stream).status, 400);
 }

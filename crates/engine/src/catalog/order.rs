@@ -172,14 +172,23 @@ impl Core {
         let others = models.values().filter(|entry| entry.name != keep.name);
         let resident = others.filter(|entry| entry.face.load().may_go());
         let Some(oldest) = resident.min_by_key(|entry| entry.used.load(Relaxed)) else { return false };
-        let before = oldest.update(|face| {
+        let before = oldest.face.load_full();
+        // A sequence may have begun meanwhile: what it is in stays.
+        let going: Vec<_> =
+            before.ready().filter(|(_, loaded)| loaded.close()).map(|(_, loaded)| loaded).collect();
+        oldest.update(|face| {
             for state in face.versions.values_mut() {
-                if let State::Ready(loaded) = state {
+                if let State::Ready(loaded) = state
+                    && going.iter().any(|going| Arc::ptr_eq(going, loaded))
+                {
                     *state = State::Asleep(Asleep::new(Arc::clone(&loaded.wanted)));
                 }
             }
         });
-        before.ready().for_each(|(_, loaded)| loaded.leave());
+        if going.is_empty() {
+            return self.evict(keep);
+        }
+        going.iter().for_each(|loaded| loaded.leave());
         self.residents.evictions.add(1);
         tracing::info!(model = %oldest.name, "model goes out of memory");
         true
@@ -205,7 +214,7 @@ impl Loaded {
         let older = before.ready().rfind(|(other, _)| *other <= version);
         let older = older.or_else(|| before.ready().next_back());
         if let Some(sequenced) = &self.sequenced
-            && let Some(older) = older.and_then(|(_, loaded)| loaded.sequenced.clone())
+            && let Some(older) = older.and_then(|(_, loaded)| loaded.sequenced.as_ref())
         {
             sequenced.follow(older);
         }
@@ -214,6 +223,17 @@ impl Loaded {
     /// Whether no sequence has begun that would be lost with it.
     pub(super) fn is_idle(&self) -> bool {
         self.sequenced.as_ref().is_none_or(|sequenced| sequenced.is_idle())
+    }
+
+    /// Makes sure that nothing begins in it any more; not if something has.
+    fn close(&self) -> bool {
+        self.sequenced.as_ref().is_none_or(|sequenced| sequenced.close())
+    }
+
+    /// Another takes its place: it ends what it has begun.
+    fn retire(&self) {
+        self.sequenced.iter().for_each(|sequenced| sequenced.retire());
+        self.leave();
     }
 
     /// Its memory is on the way back.
@@ -256,7 +276,7 @@ impl Entry {
         let gone = before.ready().filter(|(version, loaded)| {
             !now.ready().any(|(other, kept)| other == *version && Arc::ptr_eq(kept, loaded))
         });
-        gone.for_each(|(_, loaded)| loaded.leave());
+        gone.for_each(|(_, loaded)| loaded.retire());
     }
 
     /// Is wanted, and is loaded when it is asked for.

@@ -102,6 +102,19 @@ impl House {
 
     fn send_as(&self, tenant: u16, mark: Option<SequenceMark>, x: f32, outputs: &[&str]) -> Waiting {
         let permit = permit(tenant, Verb::Infer);
+        let routed = self.catalog.route(&permit, None).unwrap();
+        let older = mark.as_ref().and_then(|mark| routed.revision_of(&permit, mark));
+        self.send_to(&*older.unwrap_or(routed), &permit, mark, x, outputs)
+    }
+
+    fn send_to(
+        &self,
+        upstream: &dyn Upstream,
+        permit: &Permit,
+        mark: Option<SequenceMark>,
+        x: f32,
+        outputs: &[&str],
+    ) -> Waiting {
         let (name, data) = ("x".into(), Bytes::copy_from_slice(&x.to_le_bytes()));
         let request = InferRequest {
             id: String::new(),
@@ -115,7 +128,7 @@ impl House {
             trace: None,
         };
         let (to, from) = mpsc::sync_channel(1);
-        self.catalog.route(&permit, None).unwrap().submit(&permit, request, Box::new(Slot(to)));
+        upstream.submit(permit, request, Box::new(Slot(to)));
         from
     }
 
@@ -251,22 +264,101 @@ fn a_state_may_begin_with_what_a_file_says() {
     assert_eq!((house.sum(1, START, 1.0), house.sum(1, GO_ON, 1.0)), (Ok(11.0), Ok(12.0)));
 }
 
+impl House {
+    /// Brings another version, or the same anew, and loads it.
+    fn reload(&self, version: u64) {
+        let folder = self.folder.path().join(format!("m/{version}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("model.onnx"), ACCUMULATE).unwrap();
+        let (tell, told) = mpsc::sync_channel(1);
+        let done = Box::new(move |outcome| tell.send(outcome).unwrap());
+        Control::load(&self.catalog, &permit(1, Verb::Admin), Overrides::default(), done);
+        assert_eq!(told.recv().unwrap(), Ok(()));
+    }
+
+    fn routed(&self) -> Arc<dyn Upstream> {
+        self.catalog.route(&permit(1, Verb::Infer), None).unwrap()
+    }
+
+    /// The version that a request of a sequence goes to.
+    fn version_of(&self, id: u64, flags: (bool, bool)) -> u64 {
+        let routed = self.routed();
+        let older = routed.revision_of(&permit(1, Verb::Infer), &mark(id, flags).unwrap());
+        older.unwrap_or(routed).info().version.get()
+    }
+}
+
+/// Waits until something that happens beside the test has happened.
+fn until(mut done: impl FnMut() -> bool, what: &str) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_sequence_that_has_begun_goes_on_over_a_reload() {
     let house = House::new(&config(&format!("direct {{ }} {CONTROLS} {STATE}")));
     assert_eq!(house.sum(1, START, 1.0), Ok(1.0));
     for version in 2..5 {
-        let folder = house.folder.path().join(format!("m/{version}"));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("model.onnx"), ACCUMULATE).unwrap();
-        let (tell, told) = mpsc::sync_channel(1);
-        let done = Box::new(move |outcome| tell.send(outcome).unwrap());
-        Control::load(&house.catalog, &permit(1, Verb::Admin), Overrides::default(), done);
-        assert_eq!(told.recv().unwrap(), Ok(()));
+        house.reload(version);
         // The new revision takes new sequences, the old one ends what it has begun.
         assert_eq!(house.sum(version, START, 5.0), Ok(5.0));
         assert_eq!(house.sum(1, GO_ON, 1.0), Ok(version as f32));
+        assert_eq!((house.version_of(version, GO_ON), house.version_of(1, GO_ON)), (version, 1));
+        assert_eq!(house.version_of(1, START), version);
     }
     assert_eq!(house.sum(1, END, 1.0), Ok(5.0));
     assert!(house.sum(1, GO_ON, 1.0).is_err());
+}
+
+#[test]
+fn a_sequence_that_begins_anew_over_a_reload_leaves_nothing_behind() {
+    let house = House::new(&config(&format!("direct {{ }} {CONTROLS} {STATE}")));
+    assert_eq!(house.sum(1, START, 7.0), Ok(7.0));
+    house.reload(2);
+    assert_eq!(house.sum(1, START, 1.0), Ok(1.0));
+    assert_eq!(house.sum(1, END, 1.0), Ok(2.0));
+    let over = house.sum(1, GO_ON, 1.0).unwrap_err();
+    assert!(over.to_string().contains("must specify the START flag"), "{over}");
+}
+
+#[test]
+fn only_revisions_with_sequences_stay_in_memory() {
+    let idle = "max_sequence_idle_microseconds: 3600000000";
+    let house = House::new(&config(&format!("direct {{ }} {idle} {CONTROLS} {STATE}")));
+    assert_eq!(house.sum(1, START, 1.0), Ok(1.0));
+    let mut revisions = vec![Arc::downgrade(&house.catalog.sequenced("m").unwrap().0)];
+    for version in 2..=12 {
+        house.reload(version);
+        revisions.push(Arc::downgrade(&house.catalog.sequenced("m").unwrap().0));
+    }
+    let alive = || {
+        let alive = revisions.iter().enumerate().filter(|(_, revision)| revision.strong_count() > 0);
+        alive.map(|(index, _)| index + 1).collect::<Vec<_>>()
+    };
+    until(|| alive() == [1, 12], "the first has a sequence, the last is served, and no other stays");
+    assert_eq!(house.sum(1, END, 1.0), Ok(2.0));
+    until(|| alive() == [12], "the first goes with its sequence");
+}
+
+#[test]
+fn a_revision_that_was_replaced_or_is_to_go_begins_nothing_and_says_to_ask_again() {
+    let house = House::new(&config(&format!("direct {{ }} {CONTROLS} {STATE}")));
+    // Found before the reload, asked after it.
+    let (old, caller) = (house.routed(), permit(1, Verb::Infer));
+    assert_eq!(house.sum(1, START, 1.0), Ok(1.0));
+    house.reload(2);
+    let ask = |id, flags| sum(&house.send_to(&*old, &caller, mark(id, flags), 1.0, &[]));
+    for (id, flags) in [(2, START), (2, GO_ON), (1, START)] {
+        assert_eq!(ask(id, flags), Err(InferError::NotResident { model: "m".into() }));
+    }
+    assert_eq!(ask(1, GO_ON), Ok(2.0));
+    // One that has a sequence, or looks after one, does not go.
+    let new = house.catalog.sequenced("m").unwrap();
+    assert!(!new.close());
+    assert_eq!(ask(1, END), Ok(3.0));
+    until(|| new.close(), "it goes when nothing is left");
+    assert_eq!(house.sum(3, START, 1.0), Err(InferError::NotResident { model: "m".into() }));
 }

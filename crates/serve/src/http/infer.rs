@@ -86,8 +86,9 @@ impl Service {
         parsed.request.trace = trace;
         record.decoded = Some(Instant::now());
         classes::check(&parsed.classes, info)?;
-        let mut response = Self::run(routed, parsed.request).await?;
+        let mut response = self.run(routed, parsed.request).await?;
         let answered = Instant::now();
+        let info = routed.upstream.info();
         classes::apply(&mut response, &parsed.classes, info, |output| routed.upstream.labels(output))?;
         let placed = put(&places, &mut response)?;
         let (bytes, split) = json_out::response(info, &record.id, &response, &parsed.binary, &placed)?;
