@@ -7,8 +7,10 @@
 use crate::{TenantId, Timings, error::FailureReason, trace::SpanContext};
 use exemplar::Exemplars;
 use std::{
-    sync::OnceLock,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -86,7 +88,8 @@ impl Moment {
     }
 }
 
-/// Upper bounds of the buckets of every latency histogram, in microseconds; one more bucket takes the rest.
+/// Upper bounds of the buckets of a latency histogram whose model asks for no others, in microseconds; one more bucket takes
+/// the rest.
 ///
 /// From the cost of one row of a tiny model to the longest wait anybody accepts, about four to a decade.
 pub const BUCKETS_MICROSECONDS: [u64; 24] = [
@@ -94,25 +97,43 @@ pub const BUCKETS_MICROSECONDS: [u64; 24] = [
     100_000, 200_000, 400_000, 1_000_000, 2_500_000, 10_000_000, 60_000_000,
 ];
 
-/// The bucket of a duration.
-fn bucket(nanoseconds: u64) -> usize {
-    BUCKETS_MICROSECONDS.partition_point(|bound| bound * 1000 < nanoseconds)
-}
-
 /// A latency histogram.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_MICROSECONDS.len() + 1],
+    /// Those of [`BUCKETS_MICROSECONDS`] if `None`.
+    bounds: Option<Arc<[u64]>>,
+    buckets: Box<[AtomicU64]>,
     sum_nanoseconds: AtomicU64,
     exemplars: Exemplars,
 }
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Histogram {
+    /// With the upper bounds of its buckets in microseconds, rising; the usual ones if `None`.
+    pub fn new(bounds: Option<Arc<[u64]>>) -> Self {
+        let buckets = bounds.as_ref().map_or(BUCKETS_MICROSECONDS.len(), |bounds| bounds.len()) + 1;
+        let buckets = (0..buckets).map(|_| AtomicU64::default()).collect();
+        Self { bounds, buckets, sum_nanoseconds: AtomicU64::default(), exemplars: Exemplars::default() }
+    }
+
+    /// Upper bounds of its buckets but the last one, in microseconds.
+    pub fn bounds(&self) -> &[u64] {
+        self.bounds.as_deref().unwrap_or(&BUCKETS_MICROSECONDS)
+    }
+
+    fn bucket(&self, nanoseconds: u64) -> usize {
+        self.bounds().partition_point(|bound| bound * 1000 < nanoseconds)
+    }
+
     /// Records one duration.
     pub fn observe(&self, duration: Duration) {
         let nanoseconds = nanoseconds(duration);
-        let bucket = bucket(nanoseconds);
-        if let Some(bucket) = self.buckets.get(bucket) {
+        if let Some(bucket) = self.buckets.get(self.bucket(nanoseconds)) {
             bucket.fetch_add(1, Relaxed);
         }
         self.sum_nanoseconds.fetch_add(nanoseconds, Relaxed);
@@ -120,7 +141,7 @@ impl Histogram {
 
     /// Keeps a traced duration as the example of its bucket. It is observed besides.
     pub fn exemplify(&self, exemplar: Exemplar) {
-        self.exemplars.keep(bucket(nanoseconds(exemplar.duration)), exemplar);
+        self.exemplars.keep(self.bucket(nanoseconds(exemplar.duration)), self.buckets.len(), exemplar);
     }
 
     /// The example of a bucket, by its place in [`Self::counts`].
@@ -129,8 +150,8 @@ impl Histogram {
     }
 
     /// Counts per bucket, not cumulated, the unbounded one last.
-    pub fn counts(&self) -> [u64; BUCKETS_MICROSECONDS.len() + 1] {
-        std::array::from_fn(|i| self.buckets.get(i).map_or(0, |bucket| bucket.load(Relaxed)))
+    pub fn counts(&self) -> Vec<u64> {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect()
     }
 
     /// Sum of all durations, in seconds.
@@ -157,7 +178,21 @@ pub enum Phase {
 impl Phase {
     /// All phases, in the order of the metrics page.
     pub const ALL: [Self; 5] = [Self::Decode, Self::Queue, Self::Compute, Self::Encode, Self::Total];
+
+    /// The family of its histograms.
+    pub const fn family(self) -> &'static names::Family {
+        match self {
+            Self::Decode => &names::DECODE_SECONDS,
+            Self::Queue => &names::WAIT_SECONDS,
+            Self::Compute => &names::COMPUTE_SECONDS,
+            Self::Encode => &names::ENCODE_SECONDS,
+            Self::Total => &names::TOTAL_SECONDS,
+        }
+    }
 }
+
+/// Bounds of the histograms of each phase, as of [`Histogram::new`], in the order of [`Phase::ALL`].
+pub type Bounds = [Option<Arc<[u64]>>; 5];
 
 /// What one tenant did with one model version.
 #[derive(Debug, Default)]
@@ -188,6 +223,10 @@ pub struct TenantMetrics {
 }
 
 impl TenantMetrics {
+    fn new(bounds: &Bounds) -> Self {
+        Self { phases: bounds.clone().map(Histogram::new), ..Self::default() }
+    }
+
     /// The counter of failures for `reason`.
     pub fn failure(&self, reason: FailureReason) -> &Counter {
         let [rejected, canceled, backend, other] = &self.failure;
@@ -284,15 +323,26 @@ pub struct ModelMetrics {
     pub pending: Gauge,
     /// Time the load took, warm-up included, in microseconds.
     pub load_us: Gauge,
+    bounds: Bounds,
     tenants: TenantList,
 }
 
 impl ModelMetrics {
+    /// With these bounds of its histograms.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// Bounds of its histograms.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// The part of one tenant, made at its first request.
     ///
     /// Holding a permit for it, a tenant is known to the registry: no label comes from a caller's text.
     pub fn tenant(&self, tenant: &TenantId) -> &TenantMetrics {
-        self.tenants.get(tenant)
+        self.tenants.get(tenant, &self.bounds)
     }
 
     /// Every tenant seen so far.
@@ -407,13 +457,13 @@ struct TenantNode {
 }
 
 impl TenantList {
-    fn get(&self, tenant: &TenantId) -> &TenantMetrics {
+    fn get(&self, tenant: &TenantId, bounds: &Bounds) -> &TenantMetrics {
         let mut list = self;
         loop {
             let node = list.0.get_or_init(|| {
                 Box::new(TenantNode {
                     tenant: tenant.clone(),
-                    metrics: TenantMetrics::default(),
+                    metrics: TenantMetrics::new(bounds),
                     next: Self::default(),
                 })
             });
@@ -443,6 +493,20 @@ mod tests {
         let counts = histogram.counts();
         assert_eq!((counts[0], counts[1], counts[24]), (1, 1, 1));
         assert!((histogram.sum_seconds() - 3_600.000_010_001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_model_has_the_bounds_that_it_asks_for_and_each_tenant_of_it() {
+        let mut bounds = Bounds::default();
+        bounds[4] = Some([1000, 5000].into());
+        let metrics = ModelMetrics::new(bounds);
+        for tenant in ["a", "b"] {
+            let tenant = metrics.tenant(&TenantId::parse(tenant).unwrap());
+            let total = tenant.phase(Phase::Total);
+            [1, 2, 5, 6].iter().for_each(|ms| total.observe(Duration::from_millis(*ms)));
+            assert_eq!((total.bounds(), total.counts()), (&[1000, 5000][..], vec![1, 2, 1]));
+            assert_eq!(tenant.phase(Phase::Queue).bounds(), BUCKETS_MICROSECONDS);
+        }
     }
 
     #[test]

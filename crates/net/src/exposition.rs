@@ -13,7 +13,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 use xebec_core::metrics::{
-    BUCKETS_MICROSECONDS, Exemplar, Histogram,
+    Exemplar, Histogram,
     names::{Family, Kind},
 };
 
@@ -110,7 +110,7 @@ impl Samples<'_> {
         let mut total = 0;
         for (at, count) in counts.iter().enumerate() {
             total += count;
-            let bound = BUCKETS_MICROSECONDS.get(at).map(|bound| self.seconds(*bound));
+            let bound = histogram.bounds().get(at).map(|bound| self.seconds(*bound));
             let bucket =
                 WithExample(total, histogram.exemplar(at).filter(|_| self.form == Form::OpenMetrics));
             self.line("_bucket", labels, Some(bound.as_deref().unwrap_or("+Inf")), "", &bucket);
@@ -142,12 +142,11 @@ impl Samples<'_> {
         let short = text.trim_end_matches('0');
         match self.form {
             Form::Text => short.trim_end_matches('.').to_owned(),
-            Form::OpenMetrics if microseconds < 100 => {
-                // All bounds have one digit then, and tens of microseconds are the next power.
-                let (digit, power) =
-                    if microseconds < 10 { (microseconds, 6) } else { (microseconds / 10, 5) };
-                format!("{digit}e-0{power}")
-            }
+            Form::OpenMetrics if microseconds < 100 => match (microseconds / 10, microseconds % 10) {
+                (0, ones) => format!("{ones}e-06"),
+                (tens, 0) => format!("{tens}e-05"),
+                (tens, ones) => format!("{tens}.{ones}e-05"),
+            },
             Form::OpenMetrics if short.ends_with('.') => format!("{short}0"),
             Form::OpenMetrics => short.to_owned(),
         }
@@ -240,6 +239,20 @@ mod tests {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
         assert!(text.ends_with("# EOF\n") && !text.contains("# EOF\n#"));
+    }
+
+    #[test]
+    fn a_histogram_is_written_with_its_own_bounds() {
+        let histogram = Histogram::new(Some([3, 15, 2_000_000].into()));
+        let page = |form| {
+            let mut page = Page::new(form);
+            page.family(&names::TOTAL_SECONDS).histogram(&["t", "m", "1"], &histogram);
+            let text = page.finish();
+            let bounds = text.split("le=\"").skip(1).filter_map(|rest| rest.split('"').next());
+            bounds.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(page(Form::Text), ["0.000003", "0.000015", "2", "+Inf"]);
+        assert_eq!(page(Form::OpenMetrics), ["3e-06", "1.5e-05", "2.0", "+Inf"]);
     }
 
     #[test]

@@ -228,15 +228,8 @@ fn cached(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
 
 /// Our own histograms, by tenant.
 fn phases(page: &mut Page, upstreams: &[Arc<dyn Upstream>]) {
-    let families = [
-        (&names::DECODE_SECONDS, Phase::Decode),
-        (&names::WAIT_SECONDS, Phase::Queue),
-        (&names::COMPUTE_SECONDS, Phase::Compute),
-        (&names::ENCODE_SECONDS, Phase::Encode),
-        (&names::TOTAL_SECONDS, Phase::Total),
-    ];
-    for (family, phase) in families {
-        let mut samples = page.family(family);
+    for phase in Phase::ALL {
+        let mut samples = page.family(phase.family());
         for upstream in upstreams {
             let info = upstream.info();
             for (tenant, metrics) in upstream.metrics().tenants() {

@@ -2,7 +2,6 @@
 //!
 //! Room is made with the first one, so that a server without traces has none of it. Keeping one never waits: where another
 //! is being kept or read, it is left out.
-use super::BUCKETS_MICROSECONDS;
 use crate::trace::SpanContext;
 use std::{
     sync::{Mutex, OnceLock},
@@ -25,8 +24,9 @@ pub struct Exemplar {
 pub(super) struct Exemplars(OnceLock<Box<[Mutex<Option<Exemplar>>]>>);
 
 impl Exemplars {
-    pub(super) fn keep(&self, bucket: usize, exemplar: Exemplar) {
-        let all = self.0.get_or_init(|| (0..=BUCKETS_MICROSECONDS.len()).map(|_| Mutex::default()).collect());
+    /// Keeps one for a bucket of so many.
+    pub(super) fn keep(&self, bucket: usize, buckets: usize, exemplar: Exemplar) {
+        let all = self.0.get_or_init(|| (0..buckets).map(|_| Mutex::default()).collect());
         if let Some(Ok(mut kept)) = all.get(bucket).map(Mutex::try_lock) {
             *kept = Some(exemplar);
         }

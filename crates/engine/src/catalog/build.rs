@@ -168,7 +168,7 @@ impl Builder<'_> {
         plan.limiter.clone_from(&self.settings.limiter);
         plan.load.aside = self.aside;
         plan.observer.clone_from(&self.settings.observer);
-        plan.metrics = self.entry.metrics(version);
+        plan.metrics = self.entry.metrics(version, plan.metrics.bounds());
         plan.guard = Some(self.guard(version, lease.clone()));
         let model = self.backend.load(path, &graph, plan.load.clone())?;
         let model = Arc::new(Pinned { model, path: path.to_owned(), stamp: stamp.clone() });

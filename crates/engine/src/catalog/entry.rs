@@ -20,7 +20,7 @@ use std::{
 use tempfile::TempDir;
 use xebec_core::{
     InferError, ModelName, Version,
-    metrics::ModelMetrics,
+    metrics::{Bounds, ModelMetrics},
     port::{Done, ModelRow, ModelState, Upstream},
 };
 
@@ -187,15 +187,19 @@ impl Entry {
         })
     }
 
-    /// What is counted of a version, over all its loads. It may come back when it was gone, unless many newer ones were
-    /// there since.
-    pub(super) fn metrics(&self, version: Version) -> Arc<ModelMetrics> {
+    /// What is counted of a version, over all its loads; anew where its histograms have other bounds now. It may come back
+    /// when it was gone, unless many newer ones were there since.
+    pub(super) fn metrics(&self, version: Version, bounds: &Bounds) -> Arc<ModelMetrics> {
         let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
         let face = self.face.load();
         let gone = |other: &&Version| !face.versions.contains_key(other) && **other != version;
         let too_many: Vec<Version> = metrics.keys().rev().filter(gone).skip(MOST_GONE).copied().collect();
         too_many.iter().for_each(|gone| drop(metrics.remove(gone)));
-        Arc::clone(metrics.entry(version).or_default())
+        let known = metrics.entry(version).or_default();
+        if known.bounds() != bounds {
+            *known = Arc::new(ModelMetrics::new(bounds.clone()));
+        }
+        Arc::clone(known)
     }
 
     /// Notes a request.
@@ -336,10 +340,13 @@ mod tests {
                 face.versions.insert(version(1), State::Loading);
                 face.versions.insert(version(number), State::Loading);
             });
-            entry.metrics(version(number)).executions.add(number);
+            entry.metrics(version(number), &Bounds::default()).executions.add(number);
         }
         let kept: Vec<u64> = entry.metrics.lock().unwrap().keys().map(|version| version.get()).collect();
         assert_eq!(kept, [1, 92, 93, 94, 95, 96, 97, 98, 99, 100]);
-        assert_eq!([1, 95].map(|number| entry.metrics(version(number)).executions.get()), [1, 95]);
+        assert_eq!(
+            [1, 95].map(|number| entry.metrics(version(number), &Bounds::default()).executions.get()),
+            [1, 95]
+        );
     }
 }

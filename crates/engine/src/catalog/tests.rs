@@ -308,6 +308,27 @@ fn a_group_that_needs_more_than_there_is_is_refused_and_the_others_take_turns() 
 }
 
 #[test]
+fn a_version_counts_on_over_its_loads_and_anew_with_other_buckets() {
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0))]);
+    let runs = || {
+        house.ask("m", None).unwrap();
+        let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+        upstream.metrics().executions.get()
+    };
+    assert_eq!(runs(), 1);
+    house.put("m/1/model.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    assert_eq!(runs(), 2);
+    let config = b"model_metrics { metric_control { metric_identifier { family: \"xebec_serve_queue_duration_seconds\" } histogram_options { buckets: [ 1 ] } } }";
+    house.put("m/config.pbtxt", config);
+    house.load("m").unwrap();
+    assert_eq!(runs(), 1);
+    house.put("m/1/model.onnx", &scaler(3.0));
+    house.load("m").unwrap();
+    assert_eq!(runs(), 2);
+}
+
+#[test]
 fn many_who_wait_for_a_model_load_it_once() {
     let settings = Settings { memory: Some(1 << 30), ..Settings::new(defaults()) };
     let backend = Arc::new(RtenBackend::new(String::new()));

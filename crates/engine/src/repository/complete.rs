@@ -9,13 +9,17 @@ use crate::{
 };
 use shapes::{Slot, fit, slots};
 use std::{sync::Arc, time::Duration};
-use xebec_core::{ModelInfo, Version, error::dims_text, model_config::ModelConfig, resource::Objective};
+use xebec_core::{
+    ModelInfo, Version, error::dims_text, metrics::ModelMetrics, model_config::ModelConfig,
+    resource::Objective,
+};
 
 mod answer;
 mod batching;
 mod edges;
 mod files;
 mod groups;
+mod histograms;
 mod shapes;
 mod tuning;
 mod warmup;
@@ -96,11 +100,11 @@ pub fn plan(
         batching.mixes = sharing(candidate, graph_batches, told_apart);
     }
     let objective = candidate.resources.objective.unwrap_or(defaults.objective);
-    let (groups, wishes) = match given {
+    let (groups, wishes, bounds) = match given {
         Some(config) => {
             let groups = groups::groups(config)?;
             let wishes = tuning::wishes(config, &groups.device)?;
-            (groups, wishes)
+            (groups, wishes, histograms::bounds(config)?)
         }
         None => Default::default(),
     };
@@ -132,7 +136,7 @@ pub fn plan(
         },
         inline_below: defaults.inline_below,
         observer: None,
-        metrics: Arc::default(),
+        metrics: Arc::new(ModelMetrics::new(bounds)),
         guard: None,
     })
 }

@@ -374,7 +374,16 @@ pub const FIELDS: &[Field] = &[
         "an equal request of the same tenant is answered without a run, within --response-cache-size",
         "equal_requests_are_answered_by_one_run_and_with_the_same_bytes",
     ),
-    refused("model_metrics", "histograms have the buckets of their family; leave it out"),
+    honoured(
+        "model_metrics.metric_control.metric_identifier.family",
+        "a histogram of the model: `xebec_serve_decode_duration_seconds`, `xebec_serve_queue_duration_seconds`, `xebec_serve_compute_duration_seconds`, `xebec_serve_encode_duration_seconds`, `xebec_serve_request_duration_seconds`",
+        "a_model_says_the_buckets_of_its_histograms",
+    ),
+    honoured(
+        "model_metrics.metric_control.histogram_options.buckets",
+        "upper bounds of its buckets in seconds, rising, 64 at most; one more takes the rest",
+        "buckets_rise_and_are_few_and_a_family_is_one_of_ours",
+    ),
 ];
 
 /// The row that speaks for a path, or for one of its values.
