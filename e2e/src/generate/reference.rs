@@ -12,8 +12,9 @@ const HEAD: &str = "\
 # Fields of config.pbtxt
 
 Every field of Triton's `ModelConfig`, by its path. A row with a value speaks for that value of the field alone. *Honoured*:
-it does what the text says, and the test of that name shows it. *Refused*: a configuration that sets it is not served, and
-the error has the field and the text. How the fields work together: [model-repository.md](../guide/model-repository.md).
+it does what the text says, and the test of that name shows it. *Nothing to do*: it is accepted, and a line of the log at load
+and `xebec doctor` say that it has no effect, and why. *Refused*: a configuration that sets it is not served, and the error has
+the field and the text. How the fields work together: [model-repository.md](../guide/model-repository.md).
 
 | field | | meaning here, or the reason and the way out | test |
 |---|---|---|---|
@@ -27,6 +28,7 @@ pub(super) fn page() -> anyhow::Result<String> {
         let row = row.with_context(|| format!("{path} has no row in fields.rs"))?;
         let (verdict, test) = match row.verdict {
             Verdict::Honoured { test } => ("honoured", format!("`{test}`")),
+            Verdict::Idle { test, .. } => ("nothing to do", format!("`{test}`")),
             Verdict::Refused => ("refused", String::new()),
         };
         let shown = path

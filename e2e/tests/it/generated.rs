@@ -18,7 +18,7 @@ fn every_test_that_a_field_of_the_configuration_names_exists() {
         read(&generate::root().join(folder), &mut sources);
     }
     for field in fields::FIELDS {
-        if let Verdict::Honoured { test } = field.verdict {
+        if let Verdict::Honoured { test } | Verdict::Idle { test, .. } = field.verdict {
             let is_there =
                 [format!("fn {test}("), format!("def {test}(")].iter().any(|line| sources.contains(line));
             assert!(is_there, "{} is said to be shown by '{test}', which is no test", field.path);

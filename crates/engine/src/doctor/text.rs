@@ -29,7 +29,8 @@ pub(super) fn read(file: &Path, name: &str, diagnosis: &mut Diagnosis) -> Read {
         is_changed = true;
         diagnosis.say(Gravity::Fault, file, refusal);
     }
-    clear(&mut message, "");
+    let on_gpu = config::decode(&message).is_ok_and(|config| config::on_gpu(&config));
+    clear(&mut message, "", on_gpu);
     let Ok(mut config) = config::decode(&message) else { return broken };
     if !config.name.is_empty() && config.name != name {
         let message = format!(
@@ -83,12 +84,12 @@ fn corrected(text: &str, fault: &config::text::Fault) -> Option<(String, usize, 
 }
 
 /// Takes out what is not honoured.
-fn clear(message: &mut DynamicMessage, prefix: &str) {
+fn clear(message: &mut DynamicMessage, prefix: &str, on_gpu: bool) {
     let set: Vec<_> = message.fields().map(|(field, _)| field).collect();
     for field in set {
         let path = format!("{prefix}{}", field.name());
         if fields::goes_on_below(&path) {
-            each(message.get_field_mut(&field), &mut |inner| clear(inner, &format!("{path}.")));
+            each(message.get_field_mut(&field), &mut |inner| clear(inner, &format!("{path}."), on_gpu));
             continue;
         }
         let value = message.get_field(&field).into_owned();
@@ -99,8 +100,7 @@ fn clear(message: &mut DynamicMessage, prefix: &str) {
             }
             _ => path.clone(),
         };
-        let refused =
-            |path: &str| fields::row(path).is_some_and(|row| row.verdict == fields::Verdict::Refused);
+        let refused = |path: &str| fields::row(path).is_some_and(|row| row.verdict.refuses(on_gpu));
         if refused(&spoken) {
             message.clear_field(&field);
         }

@@ -1,14 +1,18 @@
 //! `config.pbtxt`: parsed by its schema, and refused by name where it asks for what is not honoured.
 //!
-//! Invariant: every field that is set is either honoured or named in the error, all of them at once; which is which
-//! stands in [`fields`]. What a honoured field means against a graph is in [`complete`](super::complete).
+//! Invariant: every field that is set is honoured, or named at load because there is nothing to do, or named in the error, all
+//! of them at once; which is which stands in [`fields`]. What a honoured field means against a graph is in [`complete`](super::complete).
 use super::RepositoryError;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, Value};
 use std::{path::Path, sync::OnceLock};
 use text::Fault;
 use xebec_core::{
     ModelName,
-    model_config::{DESCRIPTOR, ModelConfig, model_config::SchedulingChoice},
+    model_config::{
+        DESCRIPTOR, ModelConfig, ModelInstanceGroup, model_config::SchedulingChoice,
+        model_instance_group::Kind,
+    },
 };
 
 pub mod fields;
@@ -97,8 +101,15 @@ pub fn decode(message: &DynamicMessage) -> Result<ModelConfig, String> {
 #[must_use]
 pub fn refusals(message: &DynamicMessage) -> Vec<String> {
     let mut refused = Vec::new();
-    walk(message, "", &mut refused);
-    match decode(message) {
+    let decoded = decode(message);
+    let on_gpu = decoded.as_ref().is_ok_and(on_gpu);
+    walk(message, "", &mut |path, field| {
+        let said = format!("{path} is not honoured by this version: {}", field.text);
+        if field.verdict.refuses(on_gpu) && !refused.contains(&said) {
+            refused.push(said);
+        }
+    });
+    match decoded {
         Ok(config) => values(&config, &mut refused),
         Err(error) => refused.push(error),
     }
@@ -118,6 +129,15 @@ pub struct Idle {
 #[must_use]
 pub fn idle(config: &ModelConfig, limited: bool) -> Vec<Idle> {
     let mut all = Vec::new();
+    let message = schema().map(|schema| DynamicMessage::decode(schema, config.encode_to_vec().as_slice()));
+    if let Ok(Ok(message)) = message {
+        walk(&message, "", &mut |path, field| {
+            let found = Idle { path: path.to_owned(), why: field.text.to_owned() };
+            if matches!(field.verdict, fields::Verdict::Idle { .. }) && !all.contains(&found) {
+                all.push(found);
+            }
+        });
+    }
     if !limited && config.instance_group.iter().any(|group| group.rate_limiter.is_some()) {
         let why = "runs take no turns while --rate-limit is off; start the server with --rate-limit execution_count";
         all.push(Idle { path: "instance_group.rate_limiter".into(), why: why.into() });
@@ -125,20 +145,27 @@ pub fn idle(config: &ModelConfig, limited: bool) -> Vec<Idle> {
     all
 }
 
-/// Collects every field that is set and not honoured.
-fn walk(message: &DynamicMessage, prefix: &str, refused: &mut Vec<String>) {
+/// Whether a group of it is to run on a GPU.
+pub(crate) fn on_gpu(config: &ModelConfig) -> bool {
+    let on_gpu = |group: &ModelInstanceGroup| match group.kind() {
+        Kind::Gpu => true,
+        Kind::Auto => !group.gpus.is_empty(),
+        Kind::Cpu | Kind::Model => false,
+    };
+    config.instance_group.iter().any(on_gpu)
+}
+
+/// Tells the path of every field that is set, perhaps with its value, and the row that speaks for it.
+fn walk(message: &DynamicMessage, prefix: &str, tell: &mut dyn FnMut(&str, &'static fields::Field)) {
     for (field, value) in message.fields() {
         let path = format!("{prefix}{}", field.name());
         if fields::goes_on_below(&path) {
-            messages(value).for_each(|message| walk(message, &format!("{path}."), refused));
+            messages(value).for_each(|message| walk(message, &format!("{path}."), tell));
             continue;
         }
         for path in spoken(&field, value, &path) {
-            if let Some(fields::Field { verdict: fields::Verdict::Refused, text, .. }) = fields::row(&path) {
-                let said = format!("{path} is not honoured by this version: {text}");
-                if !refused.contains(&said) {
-                    refused.push(said);
-                }
+            if let Some(row) = fields::row(&path) {
+                tell(&path, row);
             }
         }
     }
@@ -148,7 +175,7 @@ fn walk(message: &DynamicMessage, prefix: &str, refused: &mut Vec<String>) {
 fn spoken(field: &FieldDescriptor, value: &Value, path: &str) -> Vec<String> {
     match (value, field.kind()) {
         (Value::Bool(value), _) => vec![format!("{path} {value}")],
-        (Value::EnumNumber(number), Kind::Enum(kind)) => match kind.get_value(*number) {
+        (Value::EnumNumber(number), prost_reflect::Kind::Enum(kind)) => match kind.get_value(*number) {
             Some(value) => vec![format!("{path} {}", value.name())],
             None => vec![path.to_owned()],
         },

@@ -164,7 +164,7 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         instance_group [ { kind: KIND_MODEL profile: [ "1" ] } ]
         sequence_batching { iterative_sequence: true }
         model_transaction_policy { decoupled: true }
-        optimization { cuda { graphs: true } input_pinned_memory { enable: true } priority: PRIORITY_MAX }
+        model_operations { op_library_filename: [ "ops.so" ] }
     "#;
     let refusal = parse(text).unwrap_err();
     for field in [
@@ -175,12 +175,57 @@ fn everything_that_is_not_honoured_is_named_at_once() {
         "instance_group.profile",
         "sequence_batching.iterative_sequence true",
         "model_transaction_policy.decoupled true",
-        "optimization.cuda",
-        "optimization.input_pinned_memory.enable true",
-        "optimization.priority PRIORITY_MAX",
+        "model_operations",
     ] {
         assert!(refusal.contains(field), "{field} is missing in: {refusal}");
     }
+}
+
+#[test]
+fn what_is_of_a_gpu_is_nothing_to_do_on_the_cpu_and_refused_with_a_gpu() {
+    let text = r#"
+        optimization {
+          priority: PRIORITY_MAX
+          cuda { graphs: true busy_wait_events: true output_copy_stream: true graph_spec { batch_size: 1 } }
+          input_pinned_memory { enable: true }
+          output_pinned_memory { enable: true }
+          gather_kernel_buffer_threshold: 64
+        }
+        cc_model_filenames { key: "7.5" value: "turing.onnx" }
+        instance_group [ { kind: KIND secondary_devices { kind: KIND_NVDLA } }, { kind: KIND } ]
+    "#;
+    let all = [
+        "optimization.priority PRIORITY_MAX",
+        "optimization.cuda",
+        "optimization.input_pinned_memory.enable true",
+        "optimization.output_pinned_memory.enable true",
+        "optimization.gather_kernel_buffer_threshold",
+        "instance_group.secondary_devices",
+        "cc_model_filenames",
+    ];
+    for on_cpu in ["KIND_CPU", "KIND_AUTO"] {
+        let config = parse(&text.replace("kind: KIND ", &format!("kind: {on_cpu} "))).unwrap();
+        let mut said: Vec<String> = config::idle(&config, false).into_iter().map(|idle| idle.path).collect();
+        said.sort();
+        let mut all = all.to_vec();
+        all.sort_unstable();
+        assert_eq!(said, all, "{on_cpu}");
+    }
+    let refusal = parse(&text.replace("kind: KIND ", "kind: KIND_GPU ")).unwrap_err();
+    for field in all {
+        assert!(refusal.contains(&format!("{field} is not honoured")), "{field} is missing in: {refusal}");
+    }
+    assert!(parse("instance_group { gpus: [ 0 ] } optimization { priority: PRIORITY_MIN }").is_err());
+}
+
+#[test]
+fn eager_batching_is_accepted_and_said_to_do_nothing() {
+    for kind in ["KIND_CPU", "KIND_GPU"] {
+        let text = format!("instance_group {{ kind: {kind} }} optimization {{ eager_batching: true }}");
+        let said = config::idle(&parse(&text).unwrap(), false);
+        assert!(said.len() == 1 && said[0].path.starts_with("optimization.eager_batching"), "{said:?}");
+    }
+    assert!(config::idle(&parse("optimization { eager_batching: false }").unwrap(), false).is_empty());
 }
 
 #[test]

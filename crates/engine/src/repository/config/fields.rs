@@ -14,8 +14,27 @@ pub enum Verdict {
         /** The test that shows it. */
         test: &'static str,
     },
+    /// It is accepted and there is nothing to do, which is said at load; with a GPU it is refused if it is one's.
+    Idle {
+        /** The test that shows it. */
+        test: &'static str,
+        /** It speaks of a GPU. */
+        of_gpu: bool,
+    },
     /// The configuration is refused; the text says why and what to do instead.
     Refused,
+}
+
+impl Verdict {
+    /// Whether a configuration that sets the field is refused, on a GPU or not.
+    #[must_use]
+    pub fn refuses(self, on_gpu: bool) -> bool {
+        match self {
+            Self::Honoured { .. } => false,
+            Self::Idle { of_gpu, .. } => on_gpu && of_gpu,
+            Self::Refused => true,
+        }
+    }
 }
 
 /// A row of the table.
@@ -25,12 +44,23 @@ pub struct Field {
     pub path: &'static str,
     /// What it means here, or the reason and the way out.
     pub text: &'static str,
-    /// Which of the two.
+    /// Which of them.
     pub verdict: Verdict,
 }
 
 const fn honoured(path: &'static str, text: &'static str, test: &'static str) -> Field {
     Field { path, text, verdict: Honoured { test } }
+}
+
+/// Of a GPU: on the CPU there is nothing to do, in Triton either.
+const fn of_gpu(path: &'static str, text: &'static str) -> Field {
+    Field { path, text, verdict: Verdict::Idle { test: OF_GPU, of_gpu: true } }
+}
+
+const OF_GPU: &str = "what_is_of_a_gpu_is_nothing_to_do_on_the_cpu_and_refused_with_a_gpu";
+
+const fn idle(path: &'static str, text: &'static str, test: &'static str) -> Field {
+    Field { path, text, verdict: Verdict::Idle { test, of_gpu: false } }
 }
 
 const fn refused(path: &'static str, text: &'static str) -> Field {
@@ -147,15 +177,18 @@ pub const FIELDS: &[Field] = &[
         "how far the graph is rewritten: 0 all, 1 extended, -1 basic, 2 not at all",
         "the_level_of_the_graph_is_tritons",
     ),
-    refused("optimization.priority", "it is the priority of a TensorRT engine's stream; leave it out"),
+    of_gpu(
+        "optimization.priority",
+        "it is the priority of a stream of CUDA: nothing to do on the CPU; with KIND_GPU, leave it out",
+    ),
     honoured(
         "optimization.priority PRIORITY_DEFAULT",
         "the same as leaving it out",
         "what_changes_nothing_is_accepted",
     ),
-    refused(
+    of_gpu(
         "optimization.cuda",
-        "the settings are those of TensorRT engines, which are not served; leave it out",
+        "they are graphs, streams and events of CUDA: nothing to do on the CPU; with KIND_GPU, leave it out",
     ),
     honoured(
         "optimization.execution_accelerators.gpu_execution_accelerator",
@@ -172,23 +205,27 @@ pub const FIELDS: &[Field] = &[
         "`false` is what is done",
         "what_changes_nothing_is_accepted",
     ),
-    refused(
+    of_gpu(
         "optimization.input_pinned_memory.enable true",
-        "tensors are gathered in ordinary memory; leave it out",
+        "it speeds up the way to a GPU: nothing to do on the CPU; with KIND_GPU, inputs are gathered in ordinary memory: write false",
     ),
     honoured(
         "optimization.output_pinned_memory.enable",
         "`false` is what is done",
         "what_changes_nothing_is_accepted",
     ),
-    refused(
+    of_gpu(
         "optimization.output_pinned_memory.enable true",
-        "answers are made in ordinary memory; leave it out",
+        "it speeds up the way from a GPU: nothing to do on the CPU; with KIND_GPU, answers are made in ordinary memory: write false",
     ),
-    refused("optimization.gather_kernel_buffer_threshold", "no kernel of a GPU gathers inputs; leave it out"),
-    refused(
+    of_gpu(
+        "optimization.gather_kernel_buffer_threshold",
+        "it is when a kernel of a GPU gathers the inputs: nothing to do on the CPU; with KIND_GPU, leave it out",
+    ),
+    idle(
         "optimization.eager_batching",
-        "a batch is made when an instance is free, so that all that waits then is in it; leave it out",
+        "a batch is made when an instance is free, so that all that waits then is in it; answers are the same",
+        "eager_batching_is_accepted_and_said_to_do_nothing",
     ),
     honoured(
         "dynamic_batching",
@@ -298,7 +335,10 @@ pub const FIELDS: &[Field] = &[
         "a_group_names_one_device_and_a_model_has_one",
     ),
     refused("instance_group.kind KIND_MODEL", "no backend decides by itself; write KIND_CPU"),
-    refused("instance_group.secondary_devices", "they are TensorRT's DLA cores; leave it out"),
+    of_gpu(
+        "instance_group.secondary_devices",
+        "they are DLA cores beside a GPU: nothing to do on the CPU; with KIND_GPU, leave it out",
+    ),
     refused(
         "instance_group.profile",
         "profiles are those of TensorRT engines, which are not served; leave it out",
@@ -339,7 +379,10 @@ pub const FIELDS: &[Field] = &[
         "a plain file name in the version's folder; `model.onnx` if not given",
         "a_folder_without_a_version_says_where_the_file_belongs",
     ),
-    refused("cc_model_filenames", "one file serves every machine; write default_model_filename"),
+    of_gpu(
+        "cc_model_filenames",
+        "they are files for GPUs of a compute capability: nothing to do on the CPU, whose file is default_model_filename; with KIND_GPU, write that",
+    ),
     honoured(
         "metric_tags",
         "labels `_KEY` of the model's `nv_*` metrics",
