@@ -9,7 +9,7 @@ use crate::{
     formats,
     onnx::{self, Batchability},
     repository::{
-        self, Candidate,
+        self, Candidate, agents,
         complete::{self, Defaults},
         config,
     },
@@ -171,6 +171,9 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
         fit(&candidate, *version, graph, &settings.defaults, &mut diagnosis);
     }
     if let Some(config) = &read.config {
+        if let Err(misfit) = agents::check(Some(path), config) {
+            diagnosis.say(Gravity::Fault, &file, misfit.to_string());
+        }
         for idle in config::idle(config, settings.limiter.is_some()) {
             diagnosis.say(Gravity::Note, &file, format!("{} has no effect: {}", idle.path, idle.why));
         }

@@ -19,6 +19,7 @@ use xebec_core::{
     resource::{self, InferenceService},
 };
 
+pub(crate) mod agents;
 pub mod complete;
 pub mod config;
 pub(crate) mod read;

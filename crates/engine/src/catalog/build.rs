@@ -14,7 +14,7 @@ use crate::{
     cache::{Cache, Cached},
     onnx,
     repository::{
-        Candidate, complete,
+        Candidate, agents, complete,
         config::{self, Idle},
         read,
         stamp::Stamp,
@@ -29,7 +29,7 @@ use std::{
     sync::{Arc, Weak},
     time::Instant,
 };
-use xebec_core::{Version, port::Upstream};
+use xebec_core::{Version, model_config::ModelConfig, port::Upstream};
 
 /// How often files are read again that were replaced while they were loaded.
 const TRIES: usize = 3;
@@ -138,11 +138,13 @@ impl Builder<'_> {
         let folder = path.parent().unwrap_or(&self.wanted.candidate.root);
         let own = read::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.len();
         let lease = self.lease(own)?;
+        let Candidate { folder: home, config, .. } = &self.wanted.candidate;
         let Parsed { graph, external, bytes } = if self.aside {
             let (path, folder) = (path.to_owned(), folder.to_owned());
-            aside(patience(own), move || parse(&path, &folder))?
+            let (home, config) = (home.clone(), config.clone());
+            aside(patience(own), move || parse(&path, &folder, home.as_deref(), config.as_ref()))?
         } else {
-            parse(path, folder)?
+            parse(path, folder, home.as_deref(), config.as_ref())?
         };
         stamp.extend(external);
         if let Some(lease) = &lease {
@@ -162,8 +164,8 @@ impl Builder<'_> {
             // An answer lets the next request of its sequence run: not in the middle of a run on an I/O core.
             plan.instances.get_or_insert(plan.cores);
         }
-        for Idle { path, why } in self.idle() {
-            tracing::warn!(model = %self.entry.name, version = version.get(), field = %path, %why, "a field of its configuration has no effect");
+        for Idle { path, why } in self.entry.news(self.idle()) {
+            tracing::warn!(model = %self.entry.name, field = %path, %why, "a field of its configuration has no effect");
         }
         plan.limiter.clone_from(&self.settings.limiter);
         plan.load.aside = self.aside;
@@ -216,7 +218,13 @@ impl Builder<'_> {
     }
 }
 
-fn parse(path: &Path, folder: &Path) -> Result<Parsed, CatalogError> {
+/// Reads a version's file of a model whose own folder is `home`, if it has one.
+fn parse(
+    path: &Path,
+    folder: &Path,
+    home: Option<&Path>,
+    config: Option<&ModelConfig>,
+) -> Result<Parsed, CatalogError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         |source| CatalogError::Read { path, source }
@@ -225,6 +233,7 @@ fn parse(path: &Path, folder: &Path) -> Result<Parsed, CatalogError> {
     let mut bytes = content.len() as u64;
     let sums = Sums::of(folder)?;
     sums.as_ref().map_or(Ok(()), |sums| sums.check(path, &content))?;
+    config.map_or(Ok(()), |config| agents::check(home, config))?;
     let onnx = |source| CatalogError::Onnx { path: path.to_owned(), source };
     let graph = onnx::Model::parse(content.into()).map_err(onnx)?;
     let mut external = Stamp::default();

@@ -3,7 +3,7 @@
 //! What callers see is a [`Face`], read without a lock and replaced as a whole. Only a loader that has the model's
 //! order changes it, but for an eviction, which any loader may do.
 use crate::{
-    repository::{Candidate, stamp::Stamp},
+    repository::{Candidate, config::Idle, stamp::Stamp},
     runner::BROKEN,
     sequence::Sequenced,
     served::Served,
@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) used: AtomicU64,
     metrics: Mutex<BTreeMap<Version, Arc<ModelMetrics>>>,
     waiting: Mutex<Vec<Done>>,
+    /// What was last said to have no effect.
+    idle: Mutex<Vec<Idle>>,
 }
 
 /// What versions are loaded from.
@@ -175,6 +177,7 @@ impl Entry {
             used: AtomicU64::new(0),
             metrics: Mutex::default(),
             waiting: Mutex::default(),
+            idle: Mutex::default(),
         }
     }
 
@@ -200,6 +203,14 @@ impl Entry {
             *known = Arc::new(ModelMetrics::new(bounds.clone()));
         }
         Arc::clone(known)
+    }
+
+    /// What of a configuration has no effect and was not said at the last load: a model may come and go often.
+    pub(super) fn news(&self, idle: Vec<Idle>) -> Vec<Idle> {
+        let mut said = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = idle.iter().filter(|one| !said.contains(one)).cloned().collect();
+        *said = idle;
+        news
     }
 
     /// Notes a request.

@@ -308,6 +308,33 @@ fn a_group_that_needs_more_than_there_is_is_refused_and_the_others_take_turns() 
 }
 
 #[test]
+fn a_model_with_a_sum_is_loaded_from_the_file_that_has_it() {
+    let config = b"model_repository_agents { agents { name: \"checksum\" parameters { key: \"MD5:1/model.onnx\" value: \"00000000000000000000000000000000\" } } }";
+    let house = House::new(&[("m/1/model.onnx", &scaler(1.0)), ("m/config.pbtxt", config)]);
+    let said = house.load("m").unwrap_err().to_string();
+    let (_, rest) = said.split_once("1/model.onnx has MD5 ").unwrap();
+    let right = String::from_utf8(config.to_vec()).unwrap().replace(&"0".repeat(32), &rest[..32]);
+    house.put("m/config.pbtxt", right.as_bytes());
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    // Another file in its place is refused, and what serves goes on.
+    house.put("m/1/model.onnx", &scaler(2.0));
+    assert!(house.load("m").is_err());
+    assert_eq!(house.ask("m", None), Ok(1.0));
+}
+
+#[test]
+fn what_has_no_effect_is_said_once_however_often_the_model_is_loaded() {
+    let idle = |path: &str| crate::repository::config::Idle { path: path.into(), why: "why".into() };
+    let entry = Entry::new(ModelName::parse("m").unwrap());
+    assert_eq!(entry.news(vec![idle("a")]), [idle("a")]);
+    assert_eq!(entry.news(vec![idle("a")]), []);
+    assert_eq!(entry.news(vec![idle("a"), idle("b")]), [idle("b")]);
+    entry.news(vec![]);
+    assert_eq!(entry.news(vec![idle("a")]), [idle("a")], "it was taken out and is back");
+}
+
+#[test]
 fn a_version_counts_on_over_its_loads_and_anew_with_other_buckets() {
     let house = House::new(&[("m/1/model.onnx", &scaler(1.0))]);
     let runs = || {

@@ -62,6 +62,22 @@ fn a_field_without_effect_is_a_note_with_the_way_to_one() {
 }
 
 #[test]
+fn a_file_with_another_sum_than_its_agent_says_is_told_and_one_that_fits_is_not() {
+    let config = |sum: &str| {
+        format!(
+            "max_batch_size: 8 dynamic_batching {{ }} model_repository_agents {{ agents {{ name: \"checksum\" parameters {{ key: \"MD5:1/model.onnx\" value: \"{sum}\" }} }} }}"
+        )
+    };
+    let (_folder, model) = house(SCALER, &config(&"0".repeat(32)));
+    let diagnosis = diagnose(&model);
+    assert!(diagnosis.is_faulty());
+    let said = &diagnosis.findings[0].message;
+    let (_, rest) = said.split_once("1/model.onnx has MD5 ").unwrap();
+    let (_folder, model) = house(SCALER, &config(&rest[..32]));
+    assert!(diagnose(&model).findings.is_empty());
+}
+
+#[test]
 fn every_misspelt_name_is_told_with_its_place_and_put_right() {
     let text =
         "# a comment\nmax_batchsize: 8\ninput [ { nam: \"x\" data_type: TYPE_FLOAT32 dims: [ 4 ] } ]\n";

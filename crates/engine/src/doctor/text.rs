@@ -1,6 +1,7 @@
 //! A `config.pbtxt` with all its faults, and as much of it as can be used.
 use super::{Diagnosis, Finding, Gravity, Read};
 use crate::repository::{
+    agents,
     config::{self, fields},
     read,
 };
@@ -126,6 +127,9 @@ fn settle(config: &mut ModelConfig) {
     }
     for group in &mut config.instance_group {
         group.count = group.count.max(0);
+    }
+    if !agents::faults(config).is_empty() {
+        config.model_repository_agents = None;
     }
     use xebec_core::model_config::model_config::SchedulingChoice::DynamicBatching;
     if let Some(DynamicBatching(batching)) = &mut config.scheduling_choice {

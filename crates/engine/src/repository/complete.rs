@@ -26,7 +26,7 @@ mod warmup;
 
 pub(crate) use answer::config_type;
 pub use files::Labels;
-pub(crate) use files::{named as named_files, read as read_file};
+pub(crate) use files::{named as named_files, place as place_of_file, read as read_file};
 pub(crate) use groups::instances;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every field that is set is honoured, or named at load because there is nothing to do, or named in the error, all
 //! of them at once; which is which stands in [`fields`]. What a honoured field means against a graph is in [`complete`](super::complete).
-use super::RepositoryError;
+use super::{RepositoryError, agents};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, Value};
 use std::{path::Path, sync::OnceLock};
@@ -219,6 +219,7 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
         refused.push(format!("instance_group.count {} is negative", group.count));
     }
     tags(config, refused);
+    refused.extend(agents::faults(config));
     let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return };
     for size in &batching.preferred_batch_size {
         if *size < 1 || (*size > config.max_batch_size && config.max_batch_size > 0) {

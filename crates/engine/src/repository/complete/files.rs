@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing is read from outside of the model's folder, and nothing larger than what is asked for.
 use super::Misfit;
-use crate::repository;
+use crate::repository::{self, agents};
 use std::{
     collections::BTreeMap,
     path::{Component, Path, PathBuf},
@@ -25,6 +25,15 @@ pub type Labels = BTreeMap<String, Arc<[Box<str>]>>;
 /// Reads a file below `folder`, of `most` bytes at most. `field` is how the configuration names it.
 pub(crate) fn read(folder: Option<&Path>, field: &str, name: &str, most: u64) -> Result<Vec<u8>, Misfit> {
     let fault = |problem: String| Misfit(format!("{field} \"{name}\": {problem}"));
+    let path = place(folder, field, name)?;
+    let bytes = repository::read::at_most(&path, most);
+    let bytes = bytes.map_err(|error| fault(format!("it cannot be read ({error})")))?;
+    bytes.ok_or_else(|| fault(format!("it has more than the {most} bytes that it may have")))
+}
+
+/// Where a file below `folder` lies, links followed.
+pub(crate) fn place(folder: Option<&Path>, field: &str, name: &str) -> Result<PathBuf, Misfit> {
+    let fault = |problem: String| Misfit(format!("{field} \"{name}\": {problem}"));
     let folder = folder.ok_or_else(|| fault("a model without a folder has no files beside it".into()))?;
     let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     if !plain || name.is_empty() {
@@ -36,11 +45,10 @@ pub(crate) fn read(folder: Option<&Path>, field: &str, name: &str, most: u64) ->
     if !path.starts_with(&root) {
         return Err(fault("it is a link out of the model's folder; copy the file into the folder".into()));
     }
-    let bytes = repository::read::at_most(&path, most).map_err(unreadable)?;
-    bytes.ok_or_else(|| fault(format!("it has more than the {most} bytes that it may have")))
+    Ok(path)
 }
 
-/// Every file that a configuration names, below the model's folder: all that [`read`] is asked for.
+/// Every file that a configuration names, below the model's folder: all that [`place`] is asked for.
 pub(crate) fn named(config: &ModelConfig) -> impl Iterator<Item = PathBuf> {
     let labels = config.output.iter().map(|output| PathBuf::from(&output.label_filename));
     let inputs = config.model_warmup.iter().flat_map(|warmup| warmup.inputs.values());
@@ -57,7 +65,8 @@ pub(crate) fn named(config: &ModelConfig) -> impl Iterator<Item = PathBuf> {
         Some(StateData::DataFile(name)) => Some(Path::new("initial_state").join(name)),
         _ => None,
     });
-    labels.filter(|name| !name.as_os_str().is_empty()).chain(warmups).chain(states)
+    let sums = agents::files(config).map(PathBuf::from);
+    labels.filter(|name| !name.as_os_str().is_empty()).chain(warmups).chain(states).chain(sums)
 }
 
 /// Reads every `label_filename`: a label a line, by index.

@@ -408,9 +408,15 @@ pub const FIELDS: &[Field] = &[
         "what_changes_nothing_is_accepted",
     ),
     refused("model_transaction_policy.decoupled true", "a graph gives one answer to a request; leave it out"),
-    refused(
-        "model_repository_agents",
-        "nothing is run over a repository at load; prepare the files before, and leave it out",
+    honoured(
+        "model_repository_agents.agents.name",
+        "`checksum`; any other agent is a library that a repository must not bring in, and is refused by name",
+        "an_agent_that_is_not_built_in_and_a_sum_that_is_none_are_refused_by_name",
+    ),
+    honoured(
+        "model_repository_agents.agents.parameters",
+        "of `checksum`: `MD5:PATH` below the model's folder, and the sum that the file has at load",
+        "a_file_with_another_sum_than_its_agent_says_is_an_error_that_names_it",
     ),
     honoured(
         "response_cache",
