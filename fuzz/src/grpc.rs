@@ -11,7 +11,7 @@ use prost::Message as _;
 use xebec_core::{Datatype, Tensor};
 use xebec_net::{
     fuzzing::encoded,
-    service::{GrpcAnswer, GrpcCall, GrpcMessage, GrpcService, GrpcStatus},
+    service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus},
     wire::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse},
 };
 
@@ -84,7 +84,9 @@ fn infer(listener: &Listener, message: &Bytes) -> bool {
 /// One infer call: the answer's message, and what reached the model.
 fn once(listener: &Listener, message: &Bytes) -> (Result<Bytes, GrpcStatus>, Option<Seen>) {
     let start = message.get(..message.len() / 2).unwrap_or_default();
-    let ahead = listener.service.peek(&listener.principal, INFER, start);
+    let metadata = HeaderMap::new();
+    let head = GrpcHead { principal: &listener.principal, path: INFER, metadata: &metadata, until: None };
+    let ahead = listener.service.peek(head, start);
     let answer = match call(listener, INFER, message.clone()) {
         Ok(GrpcAnswer::One(message)) => Ok(unprefixed(&message)),
         Ok(GrpcAnswer::Many(_)) => panic!("one message has one answer"),
@@ -104,7 +106,7 @@ pub(crate) fn refused(status: &GrpcStatus) {
 fn call(listener: &Listener, path: &str, message: Bytes) -> Result<GrpcAnswer, GrpcStatus> {
     let (size, metadata) = (message.len(), HeaderMap::new());
     let message = listener.desk.message(message);
-    let call = GrpcCall { principal: &listener.principal, path, metadata: &metadata, message };
+    let call = GrpcCall { principal: &listener.principal, path, metadata: &metadata, until: None, message };
     let answer = bounded(size, || GrpcService::call(&listener.service, call).now_or_never());
     answer.expect("nothing in memory is waited for")
 }
@@ -113,7 +115,7 @@ fn call(listener: &Listener, path: &str, message: Bytes) -> Result<GrpcAnswer, G
 pub(crate) fn begin(listener: &Listener, path: &str, message: Bytes) -> Result<GrpcMessage, GrpcStatus> {
     let (size, metadata) = (message.len(), HeaderMap::new());
     let message = listener.desk.message(message);
-    let call = GrpcCall { principal: &listener.principal, path, metadata: &metadata, message };
+    let call = GrpcCall { principal: &listener.principal, path, metadata: &metadata, until: None, message };
     let answer = bounded(size, || listener.service.begin(call).map(|answer| answer.now_or_never()));
     answer.map(|answer| answer.expect("nothing in memory is waited for"))
 }

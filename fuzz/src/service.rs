@@ -98,7 +98,13 @@ impl Listener {
         let answer = HttpService::call(&self.service, &self.principal, config, body).now_or_never();
         assert!(answer.is_some_and(|answer| answer.status() == 200), "a configuration");
         let (message, metadata) = (self.desk.message(Bytes::from_static(b"\x3a\0")), HeaderMap::new());
-        let call = GrpcCall { principal: &self.principal, path: REFLECTION, metadata: &metadata, message };
+        let call = GrpcCall {
+            principal: &self.principal,
+            path: REFLECTION,
+            metadata: &metadata,
+            until: None,
+            message,
+        };
         let answer = self.service.begin(call).map(|answer| answer.now_or_never());
         assert!(answer.is_ok_and(|answer| answer.is_some()), "the list of services");
     }
