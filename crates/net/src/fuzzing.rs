@@ -6,6 +6,7 @@ use crate::{
     body::{Body, Encoding},
     drain::Drain,
     grpc::split::Split,
+    hosts::AllowedHosts,
     http1::{Refusal, chunk::Next, head::Head, inbox::Inbox},
     limits::Limits,
     reactor::{Core, Counters, Shared},
@@ -30,7 +31,10 @@ impl Desk {
     /// A core with `limits` of its own.
     pub fn new(limits: Limits) -> Self {
         let (drain, counters) = (Drain::new(Duration::ZERO), Arc::new(Counters::default()));
-        Self(Core::new(&Shared { limits, drain, turn: Arc::new(NoTurn), counters }, 1))
+        Self(Core::new(
+            &Shared { limits, drain, turn: Arc::new(NoTurn), counters, hosts: AllowedHosts::default() },
+            1,
+        ))
     }
 
     /// A body that came whole with its head.

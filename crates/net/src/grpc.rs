@@ -4,7 +4,7 @@
 //! decoded, submitted and answered together, and one write takes all the answers. Not here: what methods mean.
 use crate::{
     conn::{Conn, Order, Phase, Watched},
-    reactor::Core,
+    reactor::{Core, Port},
     service::GrpcService,
 };
 use bytes::Bytes;
@@ -44,12 +44,12 @@ type H2 = Connection<Watched<TcpStream>, Bytes>;
 pub(crate) async fn serve<S: GrpcService>(
     stream: TcpStream,
     principal: Principal,
-    service: Rc<S>,
+    port: Rc<Port<S>>,
     conn: Rc<Conn>,
     core: Rc<Core>,
 ) {
     let Some(h2) = handshake(Watched::new(stream, Rc::clone(&conn)), &conn, &core).await else { return };
-    if let Err(error) = drive(h2, &principal, &*service, &conn, &core).await {
+    if let Err(error) = drive(h2, &principal, &port, &conn, &core).await {
         tracing::debug!(error = %error, "grpc connection ended with an error");
     }
 }
@@ -75,7 +75,7 @@ async fn handshake(io: Watched<TcpStream>, conn: &Conn, core: &Core) -> Option<H
 async fn drive<S: GrpcService>(
     mut h2: H2,
     principal: &Principal,
-    service: &S,
+    port: &Port<S>,
     conn: &Conn,
     core: &Core,
 ) -> Result<(), h2::Error> {
@@ -105,7 +105,7 @@ async fn drive<S: GrpcService>(
                 let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
                 let (request, respond) = accepted?;
                 came = true;
-                calls.push(call::answer(request, respond, principal, service, core));
+                calls.push(call::answer(request, respond, principal, port, core));
             }
             if !advance(&mut calls, cx) {
                 break;

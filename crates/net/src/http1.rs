@@ -13,7 +13,7 @@ use crate::{
     budget::Hold,
     caught::caught,
     conn::{Conn, GOODBYE, Order, Phase},
-    reactor::Core,
+    reactor::{Core, Port},
     service::HttpService,
 };
 use bytes::Bytes;
@@ -73,7 +73,7 @@ struct Answered {
 struct Connection<'a, S> {
     wire: Rc<Wire>,
     principal: &'a Principal,
-    service: &'a S,
+    port: &'a Port<S>,
     conn: &'a Rc<Conn>,
     core: &'a Rc<Core>,
 }
@@ -82,12 +82,12 @@ struct Connection<'a, S> {
 pub(crate) async fn serve<S: HttpService>(
     stream: TcpStream,
     principal: Principal,
-    service: Rc<S>,
+    port: Rc<Port<S>>,
     conn: Rc<Conn>,
     core: Rc<Core>,
 ) {
     let wire = Wire::new(stream, Rc::clone(&conn), &core.budget);
-    let connection = Connection { wire, principal: &principal, service: &*service, conn: &conn, core: &core };
+    let connection = Connection { wire, principal: &principal, port: &port, conn: &conn, core: &core };
     let mut live = pin!(connection.run());
     let end = poll_fn(|cx| match conn.order(cx) {
         Order::Abort => Poll::Ready(End::Now),
@@ -224,12 +224,14 @@ impl<S: HttpService> Connection<'_, S> {
     async fn call(&self, head: Head, body: Body) -> Answered {
         let Head { parts, old, .. } = head;
         let head_only = parts.method == Method::HEAD;
-        let answer = if is_ping(&parts) {
+        let answer = if let Err(foreign) = self.port.check(&parts.uri, &parts.headers, self.core) {
+            fault(foreign.status(), refusal::body(&foreign.to_string(), Some(foreign.hint())))
+        } else if is_ping(&parts) {
             let mut nothing = Response::new(Bytes::new());
             *nothing.status_mut() = StatusCode::NO_CONTENT;
             nothing
         } else {
-            caught(pin!(self.service.call(self.principal, parts, body))).await.unwrap_or_else(|_| {
+            caught(pin!(self.port.service.call(self.principal, parts, body))).await.unwrap_or_else(|_| {
                 self.core.counters.panics.add(1);
                 let said = refusal::body("internal error", Some("the server's log has the reason"));
                 fault(StatusCode::INTERNAL_SERVER_ERROR, said)

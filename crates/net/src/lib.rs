@@ -18,6 +18,7 @@ pub mod exposition;
 pub mod fuzzing;
 mod gather;
 mod grpc;
+pub mod hosts;
 mod http1;
 pub mod limits;
 pub mod listener;

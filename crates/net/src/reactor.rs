@@ -7,11 +7,13 @@ use crate::{
     conn::{Conn, GOODBYE, Order, Phase, TICK},
     drain::{Drain, Place},
     grpc,
+    hosts::{AllowedHosts, Foreign, Hosts},
     http1::{self, date::Date},
     limits::Limits,
     listener::Bound,
     service::{GrpcService, HttpService},
 };
+use http::{HeaderMap, Uri};
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
@@ -39,6 +41,8 @@ pub struct Counters {
     pub connections: [Gauge; 3],
     /// Connections closed at once because there were too many, per listener.
     pub refused: [Counter; 3],
+    /// Requests for other hosts or from their web pages, per listener.
+    pub foreign: [Counter; 3],
     /// Requests that ended in a panic.
     pub panics: Counter,
 }
@@ -90,6 +94,8 @@ pub struct Shared {
     pub turn: Arc<dyn Turn>,
     /// Counts.
     pub counters: Arc<Counters>,
+    /// Hosts that requests may be for.
+    pub hosts: AllowedHosts,
 }
 
 /// The running I/O cores.
@@ -132,9 +138,9 @@ impl Reactor {
         M: HttpService + Clone + Send,
     {
         let cores = cores.max(1);
-        let mut http = per_core(listeners.http);
-        let mut grpc = per_core(listeners.grpc);
-        let mut metrics = per_core(listeners.metrics);
+        let mut http = per_core(listeners.http, Listener::Http, &shared.hosts);
+        let mut grpc = per_core(listeners.grpc, Listener::Grpc, &shared.hosts);
+        let mut metrics = per_core(listeners.metrics, Listener::Metrics, &shared.hosts);
         let mut threads = Vec::with_capacity(cores);
         shared.drain.expect(cores);
         for index in 0..cores {
@@ -159,11 +165,40 @@ impl Reactor {
     }
 }
 
-type Own<S> = Option<(TcpListener, S)>;
+/// What one core serves on one listener.
+#[derive(Clone)]
+pub(crate) struct Port<S> {
+    pub(crate) service: S,
+    listener: Listener,
+    hosts: Hosts,
+}
 
-fn per_core<S: Clone>(listener: Option<(Bound, S)>) -> impl Iterator<Item = (TcpListener, S)> {
-    listener.into_iter().flat_map(|(bound, service)| {
-        bound.sockets.into_iter().map(move |socket| (socket, service.clone())).collect::<Vec<_>>()
+impl<S> Port<S> {
+    /// Judges whether a request is for this server, and counts one that is not.
+    ///
+    /// # Errors
+    /// It is for another host, or from a web page of one.
+    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, core: &Core) -> Result<(), Foreign> {
+        let checked = self.hosts.check(uri, headers);
+        if checked.is_err()
+            && let Some(foreign) = core.counters.foreign.get(self.listener as usize)
+        {
+            foreign.add(1);
+        }
+        checked
+    }
+}
+
+type Own<S> = Option<(TcpListener, Port<S>)>;
+
+fn per_core<S: Clone>(
+    bound: Option<(Bound, S)>,
+    listener: Listener,
+    hosts: &AllowedHosts,
+) -> impl Iterator<Item = (TcpListener, Port<S>)> {
+    bound.into_iter().flat_map(move |(bound, service)| {
+        let port = Port { service, listener, hosts: hosts.at(bound.address.ip()) };
+        bound.sockets.into_iter().map(move |socket| (socket, port.clone())).collect::<Vec<_>>()
     })
 }
 
@@ -183,14 +218,14 @@ fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
     runtime.block_on(async move {
         let mut accepting = Vec::new();
         tokio::task::spawn_local(end_turns(Rc::clone(&core)));
-        if let Some((socket, service)) = http {
-            accepting.push(accept(socket, Listener::Http, &core, service, http1::serve)?);
+        if let Some((socket, port)) = http {
+            accepting.push(accept(socket, port, &core, http1::serve)?);
         }
-        if let Some((socket, service)) = grpc {
-            accepting.push(accept(socket, Listener::Grpc, &core, service, grpc::serve)?);
+        if let Some((socket, port)) = grpc {
+            accepting.push(accept(socket, port, &core, grpc::serve)?);
         }
-        if let Some((socket, service)) = metrics {
-            accepting.push(accept(socket, Listener::Metrics, &core, service, http1::serve)?);
+        if let Some((socket, port)) = metrics {
+            accepting.push(accept(socket, port, &core, http1::serve)?);
         }
         core.sweep_until_drained(&place).await;
         // New connections are refused from here on; those that came while draining get the end of their answer.
@@ -203,22 +238,21 @@ fn run_core<H: HttpService, G: GrpcService, M: HttpService>(
 /// Accepts connections and serves each in a task of this core.
 fn accept<S: 'static, F: Future<Output = ()> + 'static>(
     socket: TcpListener,
-    listener: Listener,
+    port: Port<S>,
     core: &Rc<Core>,
-    service: S,
-    serve: impl Fn(TcpStream, Principal, Rc<S>, Rc<Conn>, Rc<Core>) -> F + 'static,
+    serve: impl Fn(TcpStream, Principal, Rc<Port<S>>, Rc<Conn>, Rc<Core>) -> F + 'static,
 ) -> io::Result<tokio::task::JoinHandle<()>> {
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let (core, service) = (Rc::clone(core), Rc::new(service));
+    let (core, port) = (Rc::clone(core), Rc::new(port));
     Ok(tokio::task::spawn_local(async move {
         loop {
             match socket.accept().await {
                 Ok((stream, peer)) => {
-                    if let Some(guard) = core.admit(listener) {
+                    if let Some(guard) = core.admit(port.listener) {
                         prepare(&stream);
                         let conn = Rc::clone(&guard.conn);
                         let principal = Principal::Anonymous { peer };
-                        let serving = serve(stream, principal, Rc::clone(&service), conn, Rc::clone(&core));
+                        let serving = serve(stream, principal, Rc::clone(&port), conn, Rc::clone(&core));
                         tokio::task::spawn_local(async move {
                             serving.await;
                             drop(guard);
@@ -429,6 +463,7 @@ mod tests {
             drain: Drain::new(Duration::from_secs(1)),
             turn: Arc::<Turns>::clone(&turns),
             counters: Arc::default(),
+            hosts: AllowedHosts::default(),
         };
         // No hook on parking, and a task that is always ready: what is left is the end of a turn itself.
         let runtime =

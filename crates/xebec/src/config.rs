@@ -15,7 +15,7 @@ use std::{
 };
 use xebec_core::{ModelName, resource::Objective};
 use xebec_engine::{backend::library, limiter::Declared, repository::complete::Defaults};
-use xebec_net::limits::Limits;
+use xebec_net::{hosts::AllowedHosts, limits::Limits};
 use xebec_serve::{
     Dialect,
     memory::{Allowed, FOLDER},
@@ -125,6 +125,8 @@ pub struct Config {
     pub grpc: Listener,
     /// Metrics.
     pub metrics: Listener,
+    /// Hosts that requests may be for.
+    pub hosts: AllowedHosts,
     /// Listeners off loopback are allowed.
     pub insecure: bool,
     /// How the HTTP listener behaves.
@@ -380,6 +382,7 @@ impl<'a> Reader<'a> {
             http,
             grpc,
             metrics,
+            hosts: self.hosts(),
             insecure,
             dialect: self.word("http-dialect", &dialects).unwrap_or_default(),
             server_name: self.text("server-name").to_owned(),
@@ -412,6 +415,19 @@ impl<'a> Reader<'a> {
             trace: self.trace(),
             warnings: self.layers.warnings.clone(),
             effective: self.effective(io_threads),
+        }
+    }
+
+    fn hosts(&mut self) -> AllowedHosts {
+        match AllowedHosts::parse(self.text("allowed-hosts")) {
+            Ok(hosts) => hosts,
+            Err(reason) => {
+                self.fault(
+                    "allowed-hosts",
+                    &format!("names such as 'models.example,*.cluster.local': {reason}"),
+                );
+                AllowedHosts::default()
+            }
         }
     }
 

@@ -146,6 +146,10 @@ impl Sources {
         for (listener, count) in Listener::ALL.into_iter().zip(&self.counters.refused) {
             refused.add(&[listener.as_str()], count.get());
         }
+        let mut foreign = page.family(&names::FOREIGN);
+        for (listener, count) in Listener::ALL.into_iter().zip(&self.counters.foreign) {
+            foreign.add(&[listener.as_str()], count.get());
+        }
         let ready = self.catalog.ready() && !self.drain.is_draining();
         page.family(&names::READY).add(&[], u8::from(ready));
         let engine = self.catalog.engine();

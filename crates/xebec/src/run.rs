@@ -249,8 +249,13 @@ impl Running {
         let http = listeners.http.as_ref().map(|(bound, _)| bound.address);
         let grpc = listeners.grpc.as_ref().map(|(bound, _)| bound.address);
         let metrics = listeners.metrics.as_ref().map(|(bound, _)| bound.address);
-        let shared =
-            Shared { limits: config.limits, drain: drain.clone(), turn: Arc::new(TurnEnd), counters };
+        let shared = Shared {
+            limits: config.limits,
+            drain: drain.clone(),
+            turn: Arc::new(TurnEnd),
+            counters,
+            hosts: config.hosts.clone(),
+        };
         let reactor = Reactor::start(cores, listeners, &shared).context("cannot start the I/O threads")?;
         Ok(Self { reactor, drain, access_log, exporter, http, grpc, metrics })
     }

@@ -9,6 +9,7 @@ use xebec_core::{Principal, port::Turn};
 use xebec_net::{
     body::Body,
     drain::Drain,
+    hosts::AllowedHosts,
     limits::Limits,
     listener,
     reactor::{Counters, Listeners, Reactor, Shared},
@@ -54,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         drain: Drain::new(Duration::from_secs(1)),
         turn: Arc::new(Nothing),
         counters: Arc::new(Counters::default()),
+        hosts: AllowedHosts::default(),
     };
     let reactor = Reactor::start(1, listeners, &shared)?;
     if let (Some(http), Some(grpc)) = (http, grpc) {

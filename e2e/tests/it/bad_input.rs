@@ -342,7 +342,9 @@ fn a_megabyte_of_brackets_and_a_body_in_one_byte_chunks_end_nothing() {
     assert!(infer(server.http, "scaler", &data).error().contains("nested deeper than 100 levels"));
     let mut stream = connect(server.http);
     stream
-        .write_all(b"POST /v2/models/scaler/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .write_all(
+            b"POST /v2/models/scaler/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )
         .unwrap();
     let chunks = b"1\r\n \r\n".repeat(3 << 20);
     // The server stops reading when it has seen enough; what is left in the pipe is nobody's.
@@ -369,7 +371,7 @@ fn slow_headers_and_a_client_that_never_reads_are_cut_off() {
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
     let mut deaf = connect(server.http);
-    let request = b"GET /v2/models/simple/config HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /v2/models/simple/config HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut sent = 0;
     // Answers fill the pipe, then the server stops reading, then it cuts the connection.
     while deaf.write_all(request).is_ok() {

@@ -53,7 +53,7 @@ pub(crate) fn head() -> Vec<u8> {
         (":method", "POST"),
         (":scheme", "http"),
         (":path", INFER),
-        (":authority", "x"),
+        (":authority", "localhost"),
         ("content-type", "application/grpc"),
     ];
     pairs.map(|(name, value)| literal(name, value)).concat()

@@ -335,7 +335,7 @@ mod by_hand {
             literal(":method", "POST"),
             literal(":scheme", "http"),
             literal(":path", INFER),
-            literal(":authority", "x"),
+            literal(":authority", "localhost"),
             literal("content-type", "application/grpc"),
         ]
         .concat()

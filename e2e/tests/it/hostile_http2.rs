@@ -16,7 +16,7 @@ use std::{
 };
 use xebec_e2e::server::Server;
 
-fn server(more: &[&str]) -> Server {
+pub(crate) fn server(more: &[&str]) -> Server {
     Server::start(&[&["serve", "--model-repository", "models/testdata/repository"], more].concat()).unwrap()
 }
 
@@ -232,7 +232,7 @@ fn thousands_of_idle_connections_and_streams_cost_little_and_keep_nobody_out() {
     let server = server(&["--max-connections", "12000"]);
     beside(&server, || {
         let before = resident_kib(server.id());
-        let path = |path: &str| [literal(":path", path), literal(":authority", "x")].concat();
+        let path = |path: &str| [literal(":path", path), literal(":authority", "localhost")].concat();
         let open = [
             literal(":method", "POST"),
             literal(":scheme", "http"),

@@ -11,6 +11,7 @@ mod example;
 mod frames;
 mod generated;
 mod grpc_bad_input;
+mod hostile_http1;
 mod hostile_http2;
 mod hostile_settings;
 mod import_guide;

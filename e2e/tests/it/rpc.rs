@@ -67,7 +67,7 @@ pub(crate) fn framed(flag: u8, message: &[u8]) -> Bytes {
 
 /// The head of a call.
 pub(crate) fn head(path: &str, headers: &[(&str, &str)]) -> Request<()> {
-    let request = Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
+    let request = Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(()).unwrap()
 }
 

@@ -66,7 +66,8 @@ pub(crate) fn send(
     body: &[u8],
 ) -> Reply {
     let mut stream = connect(address);
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n", body.len());
     headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
     request.push_str("\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -98,7 +99,7 @@ pub(crate) fn still_serves(address: SocketAddr) {
 
 /// A request with a JSON body, as it goes over the wire.
 pub(crate) fn post(path: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// Waits for a state, bounded by the test's own time.
@@ -125,7 +126,10 @@ pub(crate) fn counted(page: &str, series: &str) -> Option<u64> {
 pub(crate) fn begun(address: SocketAddr, model: &str, body: &str) -> TcpStream {
     let mut stream = connect(address);
     let whole = post(&format!("/v2/models/{model}/infer"), body);
-    let head = whole.strip_suffix(body).unwrap().replace("Host: x", "Host: x\r\nExpect: 100-continue");
+    let head = whole
+        .strip_suffix(body)
+        .unwrap()
+        .replace("Host: localhost", "Host: localhost\r\nExpect: 100-continue");
     stream.write_all(head.as_bytes()).unwrap();
     let mut said = [0; 25];
     stream.read_exact(&mut said).unwrap();

@@ -75,6 +75,7 @@ families! {
     PANICS = Counter "xebec_serve_panics_total" [] "Requests that ended in a panic of ours, answered with an internal error";
     CONNECTIONS = Gauge "xebec_net_connections" ["listener"] "Open connections";
     CONNECTIONS_REFUSED = Counter "xebec_net_connections_refused_total" ["listener"] "Connections closed at once because the limit was reached";
+    FOREIGN = Counter "xebec_net_foreign_requests_total" ["listener"] "Requests refused because they are for another host or come from a web page of one";
     READY = Gauge "xebec_serve_ready" [] "1 if every model that should serve does and the server is not draining";
     ENGINE = Gauge "xebec_engine_info" ["engine", "version", "reason"] "Which engine runs the models, and why; always 1";
     BUILD = Gauge "xebec_build_info" ["version"] "The version of xebec; always 1";

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     budget::Hold,
     caught::caught,
-    reactor::Core,
+    reactor::{Core, Port},
     service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::Bytes;
@@ -30,7 +30,7 @@ pub(super) async fn answer<S: GrpcService>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     principal: &Principal,
-    service: &S,
+    port: &Port<S>,
     core: &Core,
 ) {
     let (head, body) = request.into_parts();
@@ -38,7 +38,13 @@ pub(super) async fn answer<S: GrpcService>(
         let _ = respond.send_response(refusal, true);
         return;
     }
-    let (path, until) = (head.uri.path(), status::until(&head.headers));
+    if let Err(foreign) = port.check(&head.uri, &head.headers, core) {
+        let refused = GrpcStatus { code: foreign.code(), message: format!("{foreign}; {}", foreign.hint()) };
+        let _ = respond.send_response(status::trailers_only(&refused), true);
+        return;
+    }
+    let (path, service) = (head.uri.path(), &port.service);
+    let until = status::until(&head.headers);
     let metadata = &head.headers;
     let call = GrpcHead { principal, path, metadata, until: until.map(Instant::into_std) };
     if service.takes_many(path) {

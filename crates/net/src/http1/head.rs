@@ -5,11 +5,8 @@
 //!
 //! # Source
 //! RFC 9112, sections 2.2, 3, 5, 6 and 9; RFC 9110, sections 5.5, 7.2 and 10.1.1.
-use super::{
-    chunk::Chunks,
-    refusal::Refusal,
-    target::{self, Authority},
-};
+use super::{chunk::Chunks, refusal::Refusal, target};
+use crate::hosts::Authority;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, request::Parts};
 use std::mem::MaybeUninit;

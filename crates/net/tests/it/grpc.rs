@@ -24,7 +24,8 @@ fn start(
     body: &[u8],
     headers: &[(&str, &str)],
 ) -> ResponseFuture {
-    let mut request = Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
+    let mut request =
+        Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -252,10 +253,11 @@ async fn call_late(
 async fn what_is_not_grpc_is_told_so_in_http() {
     let server = Server::start(Limits::default());
     let mut client = connect(&server).await;
-    let get = Request::get("http://x/echo/x").body(()).unwrap();
+    let get = Request::get("http://localhost/echo/x").body(()).unwrap();
     let (response, _) = client.send_request(get, true).unwrap();
     assert_eq!(response.await.unwrap().status(), 405);
-    let post = Request::post("http://x/echo/x").header("content-type", "text/plain").body(()).unwrap();
+    let post =
+        Request::post("http://localhost/echo/x").header("content-type", "text/plain").body(()).unwrap();
     let (response, _) = client.send_request(post, true).unwrap();
     assert_eq!(response.await.unwrap().status(), 415);
 }
@@ -266,7 +268,7 @@ async fn a_message_that_stands_still_ends_its_stream_and_not_the_connection() {
     let server = Server::start(limits);
     let mut client = connect(&server).await;
     let request =
-        Request::post("http://x/echo/x").header("content-type", "application/grpc").body(()).unwrap();
+        Request::post("http://localhost/echo/x").header("content-type", "application/grpc").body(()).unwrap();
     let (response, mut stream) = client.send_request(request, false).unwrap();
     stream.send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false).unwrap();
     let (_, status, message) = finish(response).await;
@@ -315,8 +317,10 @@ async fn an_answer_of_which_its_caller_takes_a_byte_now_and_then_ends_its_stream
 async fn who_would_be_refused_in_any_case_is_refused_before_the_rest_of_the_message() {
     let server = Server::start(Limits::default());
     let mut client = connect(&server).await;
-    let request =
-        Request::post("http://x/echo/peek").header("content-type", "application/grpc").body(()).unwrap();
+    let request = Request::post("http://localhost/echo/peek")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
     let (response, mut stream) = client.send_request(request, false).unwrap();
     // A million bytes are announced, and three come.
     stream.send_data(Bytes::from_static(&[0, 0, 15, 66, 64, 1, 2, 3]), false).unwrap();

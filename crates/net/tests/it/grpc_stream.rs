@@ -34,7 +34,7 @@ struct Talk {
 
 impl Talk {
     async fn open(client: &mut SendRequest<Bytes>, headers: &[(&str, &str)]) -> Self {
-        let request = Request::post("http://x/echo/many").header("content-type", "application/grpc");
+        let request = Request::post("http://localhost/echo/many").header("content-type", "application/grpc");
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let (response, up) = client.send_request(request.body(()).unwrap(), false).unwrap();
         Self { up, down: response.await.unwrap().into_body(), left: BytesMut::new() }

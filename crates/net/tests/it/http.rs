@@ -32,7 +32,7 @@ fn a_body_is_echoed_and_every_turn_ends_in_a_flush() {
     let server = Server::start(Limits::default());
     let answer = exchange(
         &server,
-        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
     );
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
     assert!(server.turns.0.load(SeqCst) > 0);
@@ -41,9 +41,10 @@ fn a_body_is_echoed_and_every_turn_ends_in_a_flush() {
 #[test]
 fn a_body_over_the_limit_is_refused_by_its_length_and_by_what_comes() {
     let server = Server::start(Limits::default());
-    let by_length = exchange(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n");
+    let by_length =
+        exchange(&server, b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048577\r\n\r\n");
     assert!(by_length.starts_with("HTTP/1.1 413"), "{by_length}");
-    let mut chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut chunked = b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..17 {
         chunked.extend_from_slice(b"10000\r\n");
         chunked.extend_from_slice(&[b'a'; 0x10000]);
@@ -58,7 +59,8 @@ fn a_body_over_the_limit_is_refused_by_its_length_and_by_what_comes() {
 fn three_megabytes_in_chunks_of_one_byte_are_refused_with_the_way_out() {
     let limits = Limits { max_body_pieces: 1000, ..Limits::default() };
     let server = Server::start(limits);
-    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut stream =
+        send(&server, b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
     let mut chunks = Vec::new();
     for _ in 0..3 << 20 {
         chunks.extend_from_slice(b"1\r\na\r\n");
@@ -67,7 +69,7 @@ fn three_megabytes_in_chunks_of_one_byte_are_refused_with_the_way_out() {
     let _ = stream.write_all(&chunks);
     let answer = to_end(stream);
     assert!(answer.contains("more than 1000 pieces"), "{answer}");
-    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert!(after.starts_with("HTTP/1.1 200"), "{after}");
 }
 
@@ -77,7 +79,7 @@ fn headers_that_trickle_in_are_cut_off_and_the_server_goes_on() {
     let server = Server::start(limits);
     let slow = send(&server, b"GET / HTTP/1.1\r\nhost: ");
     assert_eq!(to_end(slow), "");
-    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let after = exchange(&server, b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert!(after.starts_with("HTTP/1.1 200"), "{after}");
 }
 
@@ -85,7 +87,7 @@ fn headers_that_trickle_in_are_cut_off_and_the_server_goes_on() {
 fn a_client_that_never_reads_is_cut_off() {
     let limits = Limits { stall_timeout: Duration::from_millis(200), ..Limits::default() };
     let server = Server::start(limits);
-    let idle = send(&server, b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n");
+    let idle = send(&server, b"GET /big HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let gauge = &server.counters.connections[0];
     until(|| gauge.get() == 1);
     until(|| gauge.get() == 0);
@@ -95,13 +97,13 @@ fn a_client_that_never_reads_is_cut_off() {
 #[test]
 fn a_head_over_the_limit_is_refused() {
     let server = Server::start(Limits { max_header_bytes: 8192, ..Limits::default() });
-    let mut request = b"GET / HTTP/1.1\r\nhost: x\r\nlong: ".to_vec();
+    let mut request = b"GET / HTTP/1.1\r\nhost: localhost\r\nlong: ".to_vec();
     request.extend_from_slice(&[b'a'; 20_000]);
     request.extend_from_slice(b"\r\n\r\n");
     let answer = exchange(&server, &request);
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     // Also where it would fit the buffer: the limit is the limit.
-    let request = format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "a".repeat(8190));
+    let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\nlong: {}\r\n\r\n", "a".repeat(8190));
     let answer = exchange(&server, request.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("--max-header-bytes"), "{answer}");
 }
@@ -126,7 +128,7 @@ fn one_connection_too_many_is_closed_at_once_and_counted() {
 #[test]
 fn who_is_refused_while_still_sending_gets_to_read_why() {
     let server = Server::start(Limits::default());
-    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n");
+    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n");
     // A client that writes everything first; the server has answered long before the end.
     stream.write_all(&vec![b'a'; 8_000_000]).unwrap();
     let answer = to_end(stream);
@@ -136,8 +138,9 @@ fn who_is_refused_while_still_sending_gets_to_read_why() {
 #[test]
 fn a_chunked_request_is_followed_by_the_next_on_its_connection() {
     let server = Server::start(Limits::default());
-    let chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
-    let last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let chunked =
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let last = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answer = exchange(&server, &[&chunked[..], chunked, last].concat());
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 3, "{answer}");
     assert_eq!(answer.matches("connection: close").count(), 1, "{answer}");
@@ -149,7 +152,7 @@ fn a_request_that_comes_while_an_answer_is_read_slowly_does_not_cut_it_off() {
     let server = Server::start(limits);
     let mut stream = send(
         &server,
-        b"GET /big HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /big HTTP/1.1\r\nhost: localhost\r\n\r\nGET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     );
     let (mut first, began) = (vec![0; 1 << 20], Instant::now());
     stream.read_exact(&mut first).unwrap();
@@ -163,7 +166,7 @@ fn a_request_that_comes_while_an_answer_is_read_slowly_does_not_cut_it_off() {
 fn a_body_of_which_a_byte_comes_now_and_then_is_cut_off() {
     let limits = Limits { stall_timeout: Duration::from_millis(300), ..Limits::default() };
     let server = Server::start(limits);
-    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 900000\r\n\r\n");
+    let mut stream = send(&server, b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900000\r\n\r\n");
     stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let end = Instant::now() + Duration::from_secs(20);
     let cut_off = std::iter::from_fn(|| {
@@ -184,7 +187,7 @@ fn bodies_that_wait_for_their_answer_fill_the_memory_for_them_and_one_that_fits_
     let server = Server::start(limits);
     let post = |path: &str| {
         let mut request = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000000\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 1000000\r\n\r\n"
         )
         .into_bytes();
         request.extend_from_slice(&vec![b'a'; 1_000_000]);
@@ -201,7 +204,7 @@ fn bodies_that_wait_for_their_answer_fill_the_memory_for_them_and_one_that_fits_
 fn answers_that_nobody_reads_fill_the_memory_for_them_and_the_next_is_refused_until_they_are_read() {
     // Each of two cores has room for one such answer: the one that is alone there.
     let server = Server::start(Limits { max_buffered_bytes: 2 << 20, ..Limits::default() });
-    let ask = |_| send(&server, b"GET /big HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let ask = |_| send(&server, b"GET /big HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let mut unread: Vec<TcpStream> = (0..6).map(ask).collect();
     let mut begins = |stream: &mut TcpStream| {
         let mut line = [0; 12];
@@ -222,9 +225,9 @@ fn answers_that_nobody_reads_fill_the_memory_for_them_and_the_next_is_refused_un
 #[test]
 fn answers_that_wait_for_their_turn_count_like_those_that_nobody_reads() {
     let server = Server::start(Limits { max_buffered_bytes: 2 << 20, ..Limits::default() });
-    let held = b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n";
-    let big = b"GET /big HTTP/1.1\r\nhost: x\r\n\r\n".repeat(9);
-    let last = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let held = b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let big = b"GET /big HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(9);
+    let last = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let stream = send(&server, &[&held[..], &big, last].concat());
     wait_for(&server.echo.held);
     server.echo.release.notify_one();
@@ -236,7 +239,7 @@ fn answers_that_wait_for_their_turn_count_like_those_that_nobody_reads() {
 #[test]
 fn requests_that_were_read_behind_another_are_answered_while_draining() {
     let mut server = Server::start(Limits::default());
-    let three = b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\nGET /a HTTP/1.1\r\nhost: x\r\n\r\nGET /b HTTP/1.1\r\nhost: x\r\n\r\n";
+    let three = b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\nGET /a HTTP/1.1\r\nhost: localhost\r\n\r\nGET /b HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let whole = send(&server, three);
     wait_for(&server.echo.held);
     let mut cut = send(&server, &three[..three.len() - 10]);
@@ -263,7 +266,7 @@ fn requests_that_were_read_behind_another_are_answered_while_draining() {
 #[test]
 fn a_panic_of_a_handler_is_a_500_and_the_connection_goes_on() {
     let server = Server::start(Limits::default());
-    let two = b"GET /panic HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let two = b"GET /panic HTTP/1.1\r\nhost: localhost\r\n\r\nGET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answer = exchange(&server, two);
     assert!(answer.starts_with("HTTP/1.1 500") && answer.contains("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.counters.panics.get(), 1);
@@ -272,7 +275,7 @@ fn a_panic_of_a_handler_is_a_500_and_the_connection_goes_on() {
 #[test]
 fn a_caller_who_disconnects_cancels_what_it_asked_for() {
     let server = Server::start(Limits::default());
-    let stream = send(&server, b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n");
+    let stream = send(&server, b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n");
     until(|| server.counters.connections[0].get() == 1);
     drop(stream);
     until(|| server.echo.dropped.load(SeqCst) == 1);
@@ -282,8 +285,8 @@ fn a_caller_who_disconnects_cancels_what_it_asked_for() {
 fn draining_answers_what_was_accepted_and_closes_what_is_idle() {
     let mut server = Server::start(Limits::default());
     let idle = send(&server, b"");
-    let busy = send(&server, b"GET /hold HTTP/1.1\r\nhost: x\r\n\r\n");
-    let half = send(&server, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-le");
+    let busy = send(&server, b"GET /hold HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let half = send(&server, b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-le");
     until(|| server.counters.connections[0].get() == 3);
     wait_for(&server.echo.held);
     server.drain.begin(Instant::now());

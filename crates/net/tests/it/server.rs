@@ -170,7 +170,13 @@ impl Server {
         let (turns, counters) = (Arc::new(Turns::default()), Arc::new(Counters::default()));
         let drain = Drain::new(Duration::from_secs(20));
         let turn: Arc<dyn Turn> = Arc::<Turns>::clone(&turns);
-        let shared = Shared { limits, drain: drain.clone(), turn, counters: Arc::clone(&counters) };
+        let shared = Shared {
+            limits,
+            drain: drain.clone(),
+            turn,
+            counters: Arc::clone(&counters),
+            hosts: Default::default(),
+        };
         let reactor = Reactor::start(2, listeners, &shared).unwrap();
         Self { http, grpc, drain, counters, turns, echo, reactor: Some(reactor) }
     }

@@ -32,7 +32,7 @@ async fn a_caller_of_grpc_that_resets_its_stream_is_gone_for_the_model_and_count
     let server = Server::start();
     let hold = server.models.get("hold");
     let mut client = server.connect().await;
-    let request = Request::post("http://x/inference.GRPCInferenceService/ModelInfer");
+    let request = Request::post("http://localhost/inference.GRPCInferenceService/ModelInfer");
     let request = request.header("content-type", "application/grpc").body(()).unwrap();
     let (_response, mut stream) = client.send_request(request, false).unwrap();
     stream.send_data(vec![0, 0, 0, 0, 6, 10, 4, b'h', b'o', b'l', b'd'].into(), true).unwrap();

@@ -149,8 +149,13 @@ impl Server {
         let listeners: Listeners<Service, Service, Service> =
             Listeners { http: Some((http, service.clone())), grpc: Some((grpc, service)), metrics: None };
         let counters = Arc::new(Counters::default());
-        let shared =
-            Shared { limits: Limits::default(), drain: drain.clone(), turn: Arc::new(NoTurn), counters };
+        let shared = Shared {
+            limits: Limits::default(),
+            drain: drain.clone(),
+            turn: Arc::new(NoTurn),
+            counters,
+            hosts: Default::default(),
+        };
         let reactor = Some(Reactor::start(1, listeners, &shared).unwrap());
         Self {
             http: http_address,
@@ -193,7 +198,7 @@ impl Server {
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.http).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
         head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
         // The server may refuse by the head alone and stop reading.
@@ -289,7 +294,7 @@ pub(crate) async fn start(
     path: &str,
     message: &impl prost::Message,
 ) -> http::Response<h2::RecvStream> {
-    let request = Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
+    let request = Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
     let (response, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();

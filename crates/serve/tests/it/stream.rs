@@ -19,7 +19,7 @@ use xebec_net::wire::{
 };
 use xebec_serve::Dialect;
 
-const STREAM: &str = "http://x/inference.GRPCInferenceService/ModelStreamInfer";
+const STREAM: &str = "http://localhost/inference.GRPCInferenceService/ModelStreamInfer";
 
 fn row(model: &str, id: &str) -> ModelInferRequest {
     ModelInferRequest {
@@ -219,7 +219,8 @@ async fn both_versions_of_reflection_answer_and_ask_the_gate() {
         let server = Server::with(Dialect::Triton, allow);
         let mut client = server.connect().await;
         for version in ["v1", "v1alpha"] {
-            let path = format!("http://x/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            let path =
+                format!("http://localhost/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
             let request = Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
             let (response, mut up) = client.send_request(request, false).unwrap();
             let list = MessageRequest::ListServices(String::new());

@@ -105,6 +105,9 @@ settings! {
         allow_grpc = "allow-grpc" "XEBEC_ALLOW_GRPC" "BOOL" "true";
         /// Whether to serve the metrics page.
         allow_metrics = "allow-metrics" "XEBEC_ALLOW_METRICS" "BOOL" "true";
+        /// Hosts that requests may name besides localhost and addresses of this machine, divided by commas; '*.example.com'
+        /// is every name below it, '*' any host. Without it any host is right on listeners off loopback alone.
+        allowed_hosts = "allowed-hosts" "XEBEC_ALLOWED_HOSTS" "HOSTS" "";
         /// As which server the HTTP listener answers where servers differ: triton or kserve.
         http_dialect = "http-dialect" "XEBEC_HTTP_DIALECT" "DIALECT" "triton";
         /// Name of the server in its metadata; Triton's clients ask for 'triton'.

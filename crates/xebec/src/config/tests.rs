@@ -56,6 +56,8 @@ fn every_fault_is_told_at_once() {
         "0.0.0.0",
         "--max-json-depth",
         "1000",
+        "--allowed-hosts",
+        "http://models.example",
         "--objective",
         "speed",
         "--exit-on-error",
@@ -75,6 +77,7 @@ fn every_fault_is_told_at_once() {
         "--http-port (XEBEC_HTTP_PORT) is '80000' on the command line, but must be a port",
         "--grpc-address is 0.0.0.0, which is not loopback",
         "--max-json-depth",
+        "--allowed-hosts (XEBEC_ALLOWED_HOSTS) is 'http://models.example' on the command line, but must be names such as",
         "--objective (XEBEC_OBJECTIVE) is 'speed' on the command line, but must be one of throughput, latency",
         "--exit-on-error",
         "--model-control-mode (XEBEC_MODEL_CONTROL_MODE) is 'pull' on the command line, but must be one of none, poll, explicit",
@@ -85,7 +88,7 @@ fn every_fault_is_told_at_once() {
     ] {
         assert!(faults.iter().any(|fault| fault.contains(words)), "{words} is missing in {faults:#?}");
     }
-    assert_eq!(faults.len(), 11, "{faults:#?}");
+    assert_eq!(faults.len(), 12, "{faults:#?}");
 }
 
 #[test]

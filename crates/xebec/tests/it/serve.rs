@@ -76,7 +76,7 @@ const REQUEST: &str = r#"{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32",
 
 fn post() -> String {
     format!(
-        "POST /v2/models/scaler-0/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{REQUEST}",
+        "POST /v2/models/scaler-0/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{REQUEST}",
         REQUEST.len()
     )
 }
