@@ -284,6 +284,18 @@ impl<S: HttpService> Connection<'_, S> {
     }
 }
 
+/// The whole answer to a connection that there is no room for.
+pub(crate) fn too_many_connections() -> Vec<u8> {
+    let hint = "the operator can raise the limit with --max-connections";
+    let body = refusal::body("this server has as many open connections as it may have", Some(hint));
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Retry-After: {RETRY_AFTER_SECONDS}\r\nConnection: close\r\n\r\n"
+    );
+    [head.as_bytes(), &body].concat()
+}
+
 /// `OPTIONS *` asks the server as a whole whether it is there.
 fn is_ping(head: &Parts) -> bool {
     head.method == Method::OPTIONS && head.uri.path() == "*"

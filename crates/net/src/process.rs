@@ -3,7 +3,8 @@
 //! # Source
 //! proc(5): `/proc/self/stat`, `/proc/self/statm`, `/proc/stat`, `/proc/meminfo`. Elsewhere than on Linux the numbers
 //! are absent rather than wrong.
-use std::{fs, time::Duration};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{fs, io, time::Duration};
 
 /// Ticks of a second in `/proc`: 100 in every Linux that Rust runs on (`USER_HZ`).
 const TICKS_PER_SECOND: u64 = 100;
@@ -32,6 +33,19 @@ pub struct Machine {
     pub memory_used_bytes: u64,
     /// Time all processors were busy since boot, and all time, in ticks.
     pub cpu_ticks: (u64, u64),
+}
+
+/// Lets this process open as many files as it may have at all; a shell gives programs fewer, for the sake of old ones that
+/// cannot count further than 1024. How many there may be now.
+///
+/// # Errors
+/// The system's.
+pub fn raise_open_files() -> io::Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    }
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// Reads this process's usage; `None` where the kernel does not tell.
@@ -93,6 +107,12 @@ fn cpu_ticks(line: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_files_as_may_be_can_be_opened() {
+        let most = raise_open_files().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), most);
+    }
 
     #[test]
     fn a_command_with_brackets_in_its_name_does_not_shift_the_fields() {

@@ -19,7 +19,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     future::poll_fn,
-    io,
+    io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     rc::Rc,
     sync::Arc,
@@ -257,6 +257,8 @@ fn accept<S: 'static, F: Future<Output = ()> + 'static>(
                             serving.await;
                             drop(guard);
                         });
+                    } else {
+                        turn_away(stream, port.listener);
                     }
                 }
                 Err(error) => {
@@ -267,6 +269,16 @@ fn accept<S: 'static, F: Future<Output = ()> + 'static>(
             }
         }
     }))
+}
+
+/// Tells a caller that there is no room for its connection, where its protocol has words for that. Nobody is waited for:
+/// a caller that the words do not reach sees the end alone.
+fn turn_away(stream: TcpStream, listener: Listener) {
+    if listener != Listener::Grpc
+        && let Ok(mut stream) = stream.into_std()
+    {
+        let _ = stream.write_all(&http1::too_many_connections());
+    }
 }
 
 fn prepare(stream: &TcpStream) {

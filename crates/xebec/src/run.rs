@@ -35,6 +35,7 @@ use xebec_engine::{
 use xebec_net::{
     drain::Drain,
     listener::{Bound, bind},
+    process::raise_open_files,
     reactor::{Counters, Listeners, Reactor, Shared},
 };
 use xebec_serve::{
@@ -65,6 +66,18 @@ fn serve(config: &Config, services: Option<Vec<Candidate>>, lines: &Arc<Lines>) 
     let log = logging::start(config, Arc::clone(lines));
     logging::tell_of_panics();
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let most = config.limits.max_connections as u64;
+    match raise_open_files() {
+        Ok(files) if files < most => {
+            tracing::warn!(
+                files,
+                most,
+                "--max-connections is more than the files this process may open: raise `ulimit -Hn`"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(error = %error, "cannot raise the number of open files"),
+    }
     let drain = Drain::new(config.exit_timeout);
     let backend = backend::choose(&config.search)?;
     let source = match services {

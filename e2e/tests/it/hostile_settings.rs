@@ -186,7 +186,7 @@ fn memory_may_be_forgotten_while_requests_use_it() {
 }
 
 #[test]
-fn cve_2024_0087_no_api_sets_a_file() {
+fn triton_no_api_sets_a_file() {
     let file = std::env::temp_dir().join(format!("xebec-log-{}", std::process::id()));
     let server = Server::start(&["serve", "--model-repository", "models/testdata/repository"]).unwrap();
     beside(&server, || {

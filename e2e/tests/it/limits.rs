@@ -88,11 +88,14 @@ fn idle_connections_are_closed_in_their_time_and_not_before() {
 }
 
 #[test]
-fn connections_over_the_limit_are_closed_at_once_and_the_other_listeners_go_on() {
+fn connections_over_the_limit_are_told_so_and_closed_and_the_other_listeners_go_on() {
     let server = server(&["--max-connections", "2"]);
     let (first, _second) = (used(server.http), used(server.http));
     let mut third = connect(server.http);
-    assert!(matches!(third.read(&mut [0]), Ok(0) | Err(_)), "it was served");
+    let refused = answer(&mut third);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.json()["hint"].as_str().unwrap().contains("--max-connections"));
+    assert_eq!(rest(&mut third), "");
     let page = metrics(&server);
     assert_eq!(counted(&page, "xebec_net_connections{listener=\"http\"}"), Some(2));
     assert_eq!(counted(&page, "xebec_net_connections_refused_total{listener=\"http\"}"), Some(1));

@@ -1,4 +1,4 @@
-//! External data: only files below the model's folder, without links out of it.
+//! External data: only files below the model's folder, without links out of it, symbolic or hard.
 //!
 //! # Source
 //! ONNX, "External data": keys `location`, `offset`, `length` of `TensorProto.external_data`.
@@ -7,7 +7,7 @@ use super::{
     generated::{AttributeProto, GraphProto, NodeProto},
     tensor_proto,
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, os::unix::fs::MetadataExt as _};
 
 /// Checks every tensor with external data; returns the files without repeats.
 pub(super) fn check(model: &ModelProto, folder: &Path) -> Result<Vec<PathBuf>, OnnxError> {
@@ -93,6 +93,13 @@ fn check_tensor(tensor: &TensorProto, folder: &Path) -> Result<PathBuf, OnnxErro
     let metadata = target.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(fault("it is not a regular file".into()));
+    }
+    // A link says where it leads, another name does not: it may be anybody's file on the same disk.
+    let names = metadata.nlink();
+    if names > 1 {
+        return Err(fault(format!(
+            "it is one file under {names} names (hard links), and the others may lie anywhere; copy it into the folder"
+        )));
     }
     let number = |key: &str| match value(key) {
         None | Some("") => Ok(0u64),

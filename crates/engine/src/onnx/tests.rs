@@ -1045,6 +1045,8 @@ fn external_data_stays_below_the_models_folder() {
     std::fs::write(folder.path().join("secret.bin"), [0; 64]).unwrap();
     std::fs::write(inside.join("weights.bin"), [0; 8]).unwrap();
     std::os::unix::fs::symlink(folder.path().join("secret.bin"), inside.join("link.bin")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), inside.join("parent")).unwrap();
+    std::fs::hard_link(folder.path().join("secret.bin"), inside.join("hard.bin")).unwrap();
     let check = |location: &str, length: &str| {
         let mut builder = mlp();
         let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
@@ -1062,6 +1064,8 @@ fn external_data_stays_below_the_models_folder() {
         ("/etc/passwd", "must be a relative path"),
         ("", "must be a relative path"),
         ("link.bin", "a link out of the model's folder"),
+        ("parent/secret.bin", "a link out of the model's folder"),
+        ("hard.bin", "one file under 2 names"),
         ("missing.bin", "cannot be read"),
     ] {
         let error = check(location, "8").unwrap_err();

@@ -54,7 +54,7 @@ async fn send(
     ended: bool,
 ) -> Option<String> {
     let mut client = server.connect().await;
-    let request = Request::post(format!("http://x/inference.GRPCInferenceService/{method}"))
+    let request = Request::post(format!("http://localhost/inference.GRPCInferenceService/{method}"))
         .header("content-type", "application/grpc")
         .header(name, value);
     let (response, mut up) = client.send_request(request.body(()).unwrap(), false).unwrap();

@@ -55,10 +55,8 @@ impl Workplace {
             };
             let place = self.folder.join("in").join(inside);
             fs::create_dir_all(place.parent().unwrap_or(&self.folder))?;
-            // Another file system takes no link.
-            fs::hard_link(file, &place)
-                .or_else(|_| fs::copy(file, &place).map(drop))
-                .with_context(|| format!("cannot copy {}", file.display()))?;
+            // No second name: a server would not load external data that has two.
+            fs::copy(file, &place).with_context(|| format!("cannot copy {}", file.display()))?;
         }
         Ok(self.folder.join("in").join(model.file_name().unwrap_or_default()))
     }
