@@ -157,12 +157,12 @@ pub enum CatalogError {
         path: PathBuf,
     },
     /// It needs more memory than all models together may have.
-    #[error(
-        "it needs about {bytes} bytes, and all models together may have {limit}: raise --model-memory-budget"
-    )]
+    #[error("it needs about {bytes} bytes{}", too_large(*beside, *limit))]
     TooLarge {
         /** By the size of its files. */
         bytes: u64,
+        /** Of its model's other versions, which cannot go. */
+        beside: u64,
         /** Of all models. */
         limit: u64,
     },
@@ -181,6 +181,11 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
+    /// Whether it is for what else is in memory now.
+    const fn is_for_room(&self) -> bool {
+        matches!(self, Self::NoMemory | Self::TooLarge { beside: 1.., .. })
+    }
+
     /// Whether the same files may be loaded a moment later.
     const fn may_pass(&self) -> bool {
         match self {
@@ -199,6 +204,14 @@ impl CatalogError {
             | Self::Repository(_) => false,
         }
     }
+}
+
+fn too_large(beside: u64, limit: u64) -> String {
+    let (besides, or) = match beside {
+        0 => (String::new(), ""),
+        _ => (format!(" beside the {beside} of the model's other versions"), ", or unload it first"),
+    };
+    format!("{besides}, and all models together may have {limit}: raise --model-memory-budget{or}")
 }
 
 /// One model that is not served.

@@ -177,6 +177,18 @@ impl Served {
     /// # Errors
     /// The engine has no room for the streams or the system none for the threads.
     pub fn start(model: Arc<dyn Model>, plan: Plan) -> Result<Self, LoadError> {
+        Self::start_within(model, plan, |_| Ok(()))
+    }
+
+    /// As [`Self::start`]. `room` is asked for so many copies of the weights before more than one of them is made.
+    ///
+    /// # Errors
+    /// As there, or there is no room.
+    pub(crate) fn start_within<E: From<LoadError>>(
+        model: Arc<dyn Model>,
+        plan: Plan,
+        room: impl FnOnce(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let Plan { info, mut config, mut batching, edges, labels, warmups, instances, .. } = plan;
         let Plan { cores, load, inline_below, observer, metrics, guard, limits, limiter, .. } = plan;
         let seats = seats(&info, &limits, limiter.as_ref())?;
@@ -215,6 +227,7 @@ impl Served {
         let engine = if tiny {
             let longest = measured.largest.unwrap_or(measured.one_row.unwrap_or_default());
             batching.max_rows = rows_within(LONGEST_INLINE_RUN, batching.max_rows, longest);
+            room(starting.cores as usize)?;
             starting.inline(first, &batching)?
         } else {
             starting.pool(&batching, instances, load.objective, seats)?

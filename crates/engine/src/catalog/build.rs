@@ -4,7 +4,7 @@
 //! replaced meanwhile is read again.
 use super::{
     CatalogError, Settings,
-    budget::{Budget, Lease, NoLease},
+    budget::{Budget, Lease, Neighbours, NoLease},
     entry::{Entry, Loaded, State, Wanted},
     reason::Reason,
 };
@@ -48,8 +48,22 @@ pub(super) struct Builder<'a> {
     /// Other models answer meanwhile, and go first.
     pub(super) aside: bool,
     pub(super) wanted: &'a Arc<Wanted>,
-    /// Sends another model out of memory; whether there was one.
-    pub(super) evict: &'a dyn Fn() -> bool,
+    pub(super) around: &'a dyn Neighbours,
+}
+
+/// A version that is loaded without a budget needs nobody's room.
+struct Alone;
+
+impl Neighbours for Alone {
+    fn beside(&self) -> u64 {
+        0
+    }
+    fn send_siblings(&self) -> bool {
+        false
+    }
+    fn send_other(&self) -> bool {
+        false
+    }
 }
 
 /// Makes one version of a candidate ready. Tools that measure a model without a catalog begin here too.
@@ -64,16 +78,8 @@ pub fn start(
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
     let wanted = &Arc::new(Wanted::new(candidate.clone()));
-    let builder = Builder {
-        backend,
-        settings,
-        budget: None,
-        cache: None,
-        entry,
-        wanted,
-        aside: false,
-        evict: &|| false,
-    };
+    let builder =
+        Builder { backend, settings, budget: None, cache: None, entry, wanted, aside: false, around: &Alone };
     builder.build(version).map(|loaded| loaded.served)
 }
 
@@ -137,7 +143,8 @@ impl Builder<'_> {
         let unreadable = |source| CatalogError::Read { path: path.to_owned(), source };
         let folder = path.parent().unwrap_or(&self.wanted.candidate.root);
         let own = read::open(path).and_then(|file| file.metadata()).map_err(unreadable)?.len();
-        let lease = self.lease(own)?;
+        let lease = self.budget.map(|budget| Arc::new(budget.lease()));
+        self.make_room(lease.as_deref(), own, 1)?;
         let Candidate { folder: home, config, .. } = &self.wanted.candidate;
         let Parsed { graph, external, bytes } = if self.aside {
             let (path, folder) = (path.to_owned(), folder.to_owned());
@@ -147,9 +154,7 @@ impl Builder<'_> {
             parse(path, folder, home.as_deref(), config.as_ref())?
         };
         stamp.extend(external);
-        if let Some(lease) = &lease {
-            lease.raise(need(bytes, 1), self.evict).map_err(|why| no_lease(why, bytes))?;
-        }
+        self.make_room(lease.as_deref(), bytes, 1)?;
         Ok(Files { graph, bytes, lease })
     }
 
@@ -176,11 +181,8 @@ impl Builder<'_> {
         let model = Arc::new(Pinned { model, path: path.to_owned(), stamp: stamp.clone() });
         // The parsed file is as large as the model: it goes before warm-up makes its own memory.
         drop(graph);
-        let served = Served::start(model, plan)?;
-        if let Some(lease) = &lease {
-            lease.set(need(bytes, served.sessions()));
-        }
-        let served = Arc::new(served);
+        let room = |sessions| self.make_room(lease.as_deref(), bytes, sessions);
+        let served = Arc::new(Served::start_within(model, plan, room)?);
         let layer = |(plan, _)| Sequenced::start(Arc::clone(&served), plan);
         let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
         let sequenced = stateful.map(layer).transpose().map_err(threads)?;
@@ -205,11 +207,14 @@ impl Builder<'_> {
         }
     }
 
-    /// Room for files of so many bytes.
-    fn lease(&self, bytes: u64) -> Result<Option<Arc<Lease>>, CatalogError> {
-        let Some(budget) = self.budget else { return Ok(None) };
-        let lease = budget.reserve(need(bytes, 1), self.evict).map_err(|why| no_lease(why, bytes))?;
-        Ok(Some(Arc::new(lease)))
+    /// Room for so many sessions over files of so many bytes, where there is a limit.
+    fn make_room(&self, lease: Option<&Lease>, bytes: u64, sessions: usize) -> Result<(), CatalogError> {
+        let bytes = (bytes + SESSION_BYTES) * sessions as u64;
+        let raised = lease.map_or(Ok(()), |lease| lease.raise(bytes, self.around));
+        raised.map_err(|why| match why {
+            NoLease::TooLarge { beside, limit } => CatalogError::TooLarge { bytes, beside, limit },
+            NoLease::Busy => CatalogError::NoMemory,
+        })
     }
 
     /// What is to happen when the last of the version's memory has gone.
@@ -267,18 +272,6 @@ impl Model for Pinned {
             return Ok(stream);
         }
         Err(LoadError::Replaced { path: self.path.clone() })
-    }
-}
-
-/// Memory of a version, by the bytes of its files.
-fn need(bytes: u64, sessions: usize) -> u64 {
-    (bytes + SESSION_BYTES) * sessions as u64
-}
-
-fn no_lease(why: NoLease, bytes: u64) -> CatalogError {
-    match why {
-        NoLease::TooLarge { limit } => CatalogError::TooLarge { bytes: need(bytes, 1), limit },
-        NoLease::Busy => CatalogError::NoMemory,
     }
 }
 

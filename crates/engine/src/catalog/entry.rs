@@ -143,8 +143,8 @@ impl Asleep {
 
     /// What becomes of it when its load fails.
     fn fail(&self, error: &CatalogError, now: Instant) -> State {
-        if matches!(error, CatalogError::NoMemory) {
-            // The next request may find room.
+        if error.is_for_room() {
+            // The next request may find room, in the place of another version if need be.
             return State::Asleep(self.clone());
         }
         let reason = Reason::of(error);
@@ -311,6 +311,11 @@ impl Face {
         self.versions.insert(built.version, next);
     }
 
+    /// Whether there is a version that serves.
+    pub(super) fn serves(&self) -> bool {
+        self.versions.values().any(State::serves)
+    }
+
     /// Versions in memory.
     pub(super) fn ready(&self) -> impl DoubleEndedIterator<Item = (Version, &Arc<Loaded>)> {
         self.versions.iter().filter_map(|(version, state)| match state {
@@ -330,10 +335,17 @@ impl Face {
     /// Whether it can be sent out of memory without losing anything: a sequence that has begun, or what serves because
     /// the files that have taken the place of its own could not be loaded.
     pub(super) fn may_go(&self) -> bool {
+        self.may_all(|loaded| loaded.is_idle() && (self.note.is_empty() || loaded.stamp.is_current()))
+    }
+
+    /// Whether it can make room for a version of its own, which may be of files that have taken the place of its.
+    pub(super) fn may_give_way(&self) -> bool {
+        self.may_all(|loaded| loaded.is_idle() && loaded.stamp.is_current())
+    }
+
+    fn may_all(&self, may: impl Fn(&Loaded) -> bool) -> bool {
         let mut ready = self.ready().peekable();
-        ready.peek().is_some()
-            && ready
-                .all(|(_, loaded)| loaded.is_idle() && (self.note.is_empty() || loaded.stamp.is_current()))
+        ready.peek().is_some() && ready.all(|(_, loaded)| may(loaded))
     }
 }
 

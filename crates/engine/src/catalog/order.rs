@@ -1,6 +1,7 @@
 //! Carrying out orders: bring a model to what its files say, take it out, wake it, send it out of memory.
 use super::{
     CatalogError, Core, Failure,
+    budget::{Lease, Neighbours},
     build::Builder,
     chain,
     entry::{Asleep, Entry, Face, Loaded, State, Wanted},
@@ -71,17 +72,17 @@ impl Core {
     fn bring(&self, name: &ModelName, wanted: Wanted) -> Result<(), InferError> {
         let Some(entry) = self.entries(std::iter::once(name)).pop() else { return Ok(()) };
         let wanted = Arc::new(wanted);
-        let before = entry.face.load_full();
-        entry.begin(&wanted.candidate);
+        let before = entry.begin(&wanted.candidate);
         let kept = |version: Version| {
             before.ready().any(|(ready, loaded)| ready == version && loaded.is_of(&wanted, version))
         };
         let missing = wanted.candidate.versions.keys().copied().filter(|version| !kept(*version));
-        let built: Vec<Built> =
-            missing.map(|version| self.build(&entry, &before, &wanted, version)).collect();
-        entry.publish(&wanted.candidate, &built);
+        let missing = missing.map(|version| (version, Arc::clone(&wanted))).collect();
+        // What it holds must be free to go.
+        drop(before);
+        let built = self.build_all(&entry, missing);
+        let before = entry.publish(&wanted.candidate, &built);
         entry.retire_replaced(&before);
-        self.make_room(&entry);
         match built.iter().find_map(Built::error) {
             None => {
                 self.missing().remove(name);
@@ -91,11 +92,21 @@ impl Core {
         }
     }
 
-    fn build(&self, entry: &Arc<Entry>, before: &Face, wanted: &Arc<Wanted>, version: Version) -> Built {
+    /// Loads the newest first: where there is no room for all, it is the one that most requests are for.
+    fn build_all(&self, entry: &Arc<Entry>, missing: Vec<(Version, Arc<Wanted>)>) -> Vec<Built> {
+        let mut all = Vec::new();
+        for (version, wanted) in missing.iter().rev() {
+            let built = self.build(entry, &all, wanted, *version);
+            all.insert(0, built);
+        }
+        all
+    }
+
+    fn build(&self, entry: &Arc<Entry>, done: &[Built], wanted: &Arc<Wanted>, version: Version) -> Built {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
-        let evict = || self.evict(entry);
         let (cache, aside) = (self.cache.as_ref(), self.loaded.load(SeqCst));
-        let builder = Builder { backend, settings, budget, cache, entry, wanted, aside, evict: &evict };
+        let around = &Around { core: self, entry, done };
+        let builder = Builder { backend, settings, budget, cache, entry, wanted, aside, around };
         let built = builder.build(version);
         let outcome = if built.is_ok() { &self.residents.loads } else { &self.residents.failed_loads };
         outcome.add(1);
@@ -104,7 +115,7 @@ impl Core {
             tracing::error!(%model, version = version.get(), error = %reason, "model is not served");
         }
         let outcome = built.map(|loaded| {
-            loaded.follow(before, version);
+            loaded.follow(&entry.face.load(), version);
             Arc::new(loaded)
         });
         Built { version, wanted: Arc::clone(wanted), outcome }
@@ -129,19 +140,18 @@ impl Core {
         Ok(())
     }
 
-    /// Loads what is asleep, each version from what it was served from. It went well if any is back: a caller that
-    /// wants another one is told by its route.
+    /// Loads what is asleep, each version from what it was served from. It went well if anything is served: a caller
+    /// that wants another version is told by its route.
     fn wake_up(&self, name: &ModelName) -> Result<(), InferError> {
         let Some(entry) = self.entry(name) else { return Ok(()) };
         self.touch(&entry);
-        let (before, now) = (entry.face.load_full(), Instant::now());
-        let asleep = before.asleep().filter(|(_, asleep)| asleep.may_try(now));
-        let built: Vec<Built> =
-            asleep.map(|(version, asleep)| self.build(&entry, &before, &asleep.wanted, version)).collect();
+        let built = self.build_all(&entry, entry.to_wake(Instant::now()));
         entry.update(|face| built.iter().for_each(|built| face.settle(built, Instant::now())));
-        self.make_room(&entry);
         match built.iter().rev().find_map(Built::error) {
-            Some((_, error)) if built.iter().all(|built| built.outcome.is_err()) => {
+            Some((_, error))
+                if built.iter().all(|built| built.outcome.is_err())
+                    && (error.is_for_room() || !entry.face.load().serves()) =>
+            {
                 Err(source::not_woken(name, error))
             }
             _ => Ok(()),
@@ -161,22 +171,26 @@ impl Core {
         });
     }
 
-    /// Sends others out of memory until the models fit into it again: an estimate may have been too low.
-    fn make_room(&self, keep: &Entry) {
-        while self.budget.as_ref().is_some_and(|budget| budget.is_over()) && self.evict(keep) {}
-    }
-
     /// Sends the model out of memory that was used longest ago; whether there was one.
     fn evict(&self, keep: &Entry) -> bool {
         let models = self.models.load();
-        let others = models.values().filter(|entry| entry.name != keep.name);
-        let resident = others.filter(|entry| entry.face.load().may_go());
-        let Some(oldest) = resident.min_by_key(|entry| entry.used.load(Relaxed)) else { return false };
-        let before = oldest.face.load_full();
+        loop {
+            let others = models.values().filter(|entry| entry.name != keep.name);
+            let resident = others.filter(|entry| entry.face.load().may_go());
+            let Some(oldest) = resident.min_by_key(|entry| entry.used.load(Relaxed)) else { return false };
+            if self.send_out(oldest) {
+                return true;
+            }
+        }
+    }
+
+    /// Sends a model out of memory; whether anything of it went.
+    fn send_out(&self, entry: &Entry) -> bool {
+        let before = entry.face.load_full();
         // A sequence may have begun meanwhile: what it is in stays.
         let going: Vec<_> =
             before.ready().filter(|(_, loaded)| loaded.close()).map(|(_, loaded)| loaded).collect();
-        oldest.update(|face| {
+        entry.update(|face| {
             for state in face.versions.values_mut() {
                 if let State::Ready(loaded) = state
                     && going.iter().any(|going| Arc::ptr_eq(going, loaded))
@@ -186,12 +200,36 @@ impl Core {
             }
         });
         if going.is_empty() {
-            return self.evict(keep);
+            return false;
         }
         going.iter().for_each(|loaded| loaded.leave());
         self.residents.evictions.add(1);
-        tracing::info!(model = %oldest.name, "model goes out of memory");
+        tracing::info!(model = %entry.name, "model goes out of memory");
         true
+    }
+}
+
+/// What is in memory while a version of a model is built, after others of the same order.
+struct Around<'a> {
+    core: &'a Core,
+    entry: &'a Entry,
+    done: &'a [Built],
+}
+
+impl Neighbours for Around<'_> {
+    fn beside(&self) -> u64 {
+        let staying = |loaded: &Arc<Loaded>| loaded.lease.as_deref().map_or(0, Lease::staying);
+        let served: u64 = self.entry.face.load().ready().map(|(_, loaded)| staying(loaded)).sum();
+        let built: u64 = self.done.iter().filter_map(|built| built.outcome.as_ref().ok()).map(staying).sum();
+        served + built
+    }
+
+    fn send_siblings(&self) -> bool {
+        self.entry.face.load_full().may_give_way() && self.core.send_out(self.entry)
+    }
+
+    fn send_other(&self) -> bool {
+        self.core.evict(self.entry)
     }
 }
 
@@ -243,8 +281,8 @@ impl Loaded {
 }
 
 impl Entry {
-    /// Shows what is being loaded that was not there before.
-    pub(super) fn begin(&self, candidate: &Candidate) {
+    /// Shows what is being loaded that was not there before. Returns the face before.
+    pub(super) fn begin(&self, candidate: &Candidate) -> Arc<Face> {
         self.update(|face| {
             face.fault = None;
             for version in candidate.versions.keys() {
@@ -253,11 +291,18 @@ impl Entry {
                     *state = State::Loading;
                 }
             }
-        });
+        })
     }
 
-    /// Shows what a load came to.
-    fn publish(&self, candidate: &Candidate, built: &[Built]) {
+    /// Versions that may be loaded again, and from what.
+    fn to_wake(&self, now: Instant) -> Vec<(Version, Arc<Wanted>)> {
+        let face = self.face.load();
+        let may_try = face.asleep().filter(|(_, asleep)| asleep.may_try(now));
+        may_try.map(|(version, asleep)| (version, Arc::clone(&asleep.wanted))).collect()
+    }
+
+    /// Shows what a load came to. Returns the face before.
+    fn publish(&self, candidate: &Candidate, built: &[Built]) -> Arc<Face> {
         let all = built.iter().all(|built| built.outcome.is_ok());
         self.update(|face| {
             face.note.clear();
@@ -267,7 +312,7 @@ impl Entry {
                 let served = matches!(state, State::Ready(_) | State::Asleep(_));
                 candidate.versions.contains_key(version) || (served && !all)
             });
-        });
+        })
     }
 
     /// Lets go of what was served before and is not any more.

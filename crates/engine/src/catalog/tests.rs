@@ -259,7 +259,9 @@ fn under_a_limit_of_memory_every_model_answers_and_those_used_longest_ago_go() {
             assert_eq!(house.ask("m0", None), Ok(0.0));
         }
     }
-    assert!(house.catalog.upstreams().len() <= 3);
+    let asleep = house.catalog.models().into_iter();
+    let asleep = asleep.filter(|row| matches!(&row.state, ModelState::Ready { note } if !note.is_empty()));
+    assert_eq!(asleep.count(), MODELS - 3);
     let loads = house.catalog.residents().loads.get() as usize;
     assert_eq!(loads, 1 + 3 * (MODELS - 1), "m0 was loaded once, each other one every time");
     assert_eq!(house.catalog.residents().evictions.get() as usize, loads - 3);
@@ -273,8 +275,76 @@ fn a_model_larger_than_all_memory_for_models_is_refused_by_the_flags_name() {
     let settings = Settings { memory: Some(1000), ..Settings::new(defaults()) };
     let backend = Arc::new(RtenBackend::new(String::new()));
     let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
-    let error = house.ask("m", None).unwrap_err().hint().unwrap();
-    assert!(error.contains("--model-memory-budget"), "{error}");
+    for _ in 0..3 {
+        let error = house.ask("m", None).unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "whoever asks for inference is not to blame");
+        assert!(error.hint().unwrap().contains("--model-memory-budget"), "{error}");
+    }
+    let error = house.load("m").unwrap_err();
+    assert!(error.code() == Code::InvalidArgument && error.to_string().contains("--model-memory-budget"));
+}
+
+#[test]
+fn a_model_that_runs_on_every_core_takes_memory_for_each_and_is_refused_before_it_passes_the_limit() {
+    let defaults = Defaults { cores: 2, inline_below: Duration::from_secs(3600), ..defaults() };
+    let ask = |sessions| {
+        let settings = Settings { defaults, ..room_for(sessions) };
+        let backend = Arc::new(RtenBackend::new(String::new()));
+        let house = House::with(&[("m.onnx", &scaler(1.0))], settings, backend);
+        let outcome = house.ask("m", None).map_err(|error| error.hint().unwrap());
+        (outcome, house.catalog.memory().unwrap())
+    };
+    let of_one = room_for(1).memory.unwrap();
+    let (outcome, memory) = ask(1);
+    let error = outcome.unwrap_err();
+    assert!(error.contains(&(2 * of_one).to_string()) && error.contains("--model-memory-budget"), "{error}");
+    assert_eq!(memory, (of_one, 0));
+    assert_eq!(ask(2), (Ok(1.0), (2 * of_one, 2 * of_one)));
+}
+
+/// A model of two versions, both of which are served.
+fn twins() -> [(&'static str, Vec<u8>); 3] {
+    let policy = b"version_policy { all {} }".to_vec();
+    [("m/1/model.onnx", scaler(1.0)), ("m/2/model.onnx", scaler(2.0)), ("m/config.pbtxt", policy)]
+}
+
+#[test]
+fn versions_that_do_not_fit_together_take_turns() {
+    let files = twins();
+    let files = files.each_ref().map(|(path, content)| (*path, &**content));
+    for round in 0..3 {
+        let house = cramped(&files, 1);
+        for version in [Some(1), None, None, Some(2), Some(1), Some(1), None] {
+            assert_eq!(house.ask("m", version), Ok(if version == Some(1) { 1.0 } else { 2.0 }), "{round}");
+            let (limit, used) = house.catalog.memory().unwrap();
+            assert!(used <= limit, "{used} of {limit}");
+        }
+    }
+    let house = cramped(&files, 2);
+    assert_eq!((house.ask("m", Some(1)), house.ask("m", None)), (Ok(1.0), Ok(2.0)));
+    assert_eq!(house.catalog.residents().loads.get(), 2, "there is room for both");
+}
+
+#[test]
+fn a_reload_without_room_beside_what_serves_loses_nothing_and_says_what_to_do() {
+    let house = cramped(&[("m/1/model.onnx", &scaler(1.0))], 1);
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    // The old one can come back from its files: it makes room.
+    house.put("m/2/model.onnx", b"garbage");
+    assert!(house.load("m").is_err());
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    house.put("m/2/model.onnx", &scaler(2.0));
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(2.0));
+    // It cannot: its file has another in its place.
+    house.put("m/2/model.onnx", &scaler(3.0));
+    let error = house.load("m").unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    assert!(error.to_string().contains("raise --model-memory-budget, or unload it first"), "{error}");
+    assert_eq!(house.ask("m", None), Ok(2.0));
+    house.unload("m").unwrap();
+    house.load("m").unwrap();
+    assert_eq!(house.ask("m", None), Ok(3.0));
 }
 
 #[test]
@@ -580,10 +650,12 @@ fn a_version_that_cannot_be_loaded_does_not_keep_the_others_out_of_memory() {
     let house = cramped(&files, 1);
     assert_eq!(house.ask("m", None), Ok(2.0));
     assert_eq!(house.ask("m", Some(1)), Err(InferError::VersionNotReady { model: "m".into(), version: 1 }));
+    let failed = house.catalog.residents().failed_loads.get();
     assert_eq!((house.ask("other", None), house.ask("m", Some(2))), (Ok(5.0), Ok(2.0)));
+    assert_eq!(house.ask("m", Some(1)), Err(InferError::VersionNotReady { model: "m".into(), version: 1 }));
     assert_eq!(
         house.catalog.residents().failed_loads.get(),
-        1,
+        failed,
         "what is known to be broken is not tried again"
     );
 }
