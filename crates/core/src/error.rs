@@ -94,8 +94,10 @@ pub enum InferError {
     UnknownVersion {
         /** Name. */
         model: String,
-        /** As the caller wrote it. */
+        /** As the caller wrote it, shortened. */
         version: String,
+        /** The versions and labels that it has. */
+        known: String,
     },
     /// The version is loading or leaving.
     #[error("Request for unknown model: '{model}' version {version} is not at ready state")]
@@ -381,6 +383,7 @@ impl InferError {
             Self::NoVersions { reason, .. } => Some(reason.clone()),
             Self::Missing { hint, .. } => Some(hint.clone()),
             Self::UnknownModel { .. } => Some("the served models are listed at GET /v2/models".into()),
+            Self::UnknownVersion { known, .. } => Some(format!("the model has {known}")),
             Self::UnexpectedInput { known, .. } => Some(format!("the model's inputs are {known}")),
             Self::UnexpectedOutput { known, .. } => Some(format!("the model's outputs are {known}")),
             // Only where the batch axis is what is missing: an extent that is wrong speaks for itself.

@@ -24,6 +24,6 @@ pub mod trace;
 pub use error::{Code, InferError};
 pub use infer::{CorrelationId, InferRequest, InferResponse, SequenceMark, Timings};
 pub use model::ModelInfo;
-pub use name::{ModelName, TenantId, Version};
+pub use name::{ModelName, TenantId, Version, VersionLabel, VersionLabels, VersionRef};
 pub use permit::{Gate, Permit, Principal, Verb};
 pub use tensor::{Datatype, Tensor};

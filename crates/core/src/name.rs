@@ -2,7 +2,7 @@
 //!
 //! A value of these types is safe inside a path, a label and a log line. Not here: who may use a
 //! name (`permit`).
-use std::{fmt, num::NonZeroU64, sync::Arc};
+use std::{collections::BTreeMap, fmt, num::NonZeroU64, sync::Arc};
 
 /// Name of a tenant: one RFC 1123 label, so it is also a legal Kubernetes namespace.
 ///
@@ -21,6 +21,26 @@ pub struct ModelName(Arc<str>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Version(NonZeroU64);
 
+/// Name that an owner gives to a version: 1 to 64 letters, digits, `_`, `-` and `.`, the first a letter.
+///
+/// So it is never a number, and needs no escape in a path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VersionLabel(Arc<str>);
+
+/// The labels of a model.
+pub type VersionLabels = BTreeMap<VersionLabel, Version>;
+
+/// Which version a caller asks for. Nothing is copied, and a text that is no number is only looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionRef<'a> {
+    /// The newest that is served.
+    Newest,
+    /// This one.
+    Number(Version),
+    /// The one that its owner calls so, if any.
+    Label(&'a str),
+}
+
 /// A text was not a name of the kind wanted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
@@ -33,6 +53,9 @@ pub enum InvalidName {
     /// Not a positive number.
     #[error("a model version is a positive decimal number without a leading zero")]
     Version,
+    /// Empty, too long, or not of the letters of a label.
+    #[error("a label of a version is 1 to 64 of letters, digits, '_', '-' and '.', and begins with a letter")]
+    Label,
 }
 
 impl TenantId {
@@ -96,6 +119,35 @@ impl Version {
     }
 }
 
+impl VersionLabel {
+    /// Checks a label.
+    ///
+    /// # Errors
+    /// [`InvalidName::Label`] if `raw` is empty, too long, begins with something else than a letter or has other signs.
+    pub fn parse(raw: &str) -> Result<Self, InvalidName> {
+        let letter = raw.starts_with(|c: char| c.is_ascii_alphabetic());
+        let inside = raw.len() <= 64
+            && raw.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        if letter && inside { Ok(Self(raw.into())) } else { Err(InvalidName::Label) }
+    }
+
+    /// The label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'a> VersionRef<'a> {
+    /// Reads what a caller wrote: nothing, a number, or else a label.
+    pub fn read(text: &'a str) -> Self {
+        match Version::parse(text) {
+            Ok(version) => Self::Number(version),
+            Err(_) if text.is_empty() => Self::Newest,
+            Err(_) => Self::Label(text),
+        }
+    }
+}
+
 impl fmt::Display for TenantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -114,8 +166,20 @@ impl fmt::Display for Version {
     }
 }
 
+impl fmt::Display for VersionLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 // Maps keyed by a name are asked with the text of a request, without making a name of it first.
 impl std::borrow::Borrow<str> for ModelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for VersionLabel {
     fn borrow(&self) -> &str {
         &self.0
     }
@@ -147,5 +211,24 @@ mod tests {
             assert_eq!(Version::parse(raw), Err(InvalidName::Version), "{raw:?}");
         }
         assert_eq!(Version::parse("17").map(Version::get), Ok(17));
+    }
+
+    #[test]
+    fn a_label_is_never_a_number_and_needs_no_escape() {
+        for raw in ["", "1", "2b", "-a", ".", "_x", "a/b", "a b", "a%", "é", "a\n", &"a".repeat(65)] {
+            assert_eq!(VersionLabel::parse(raw), Err(InvalidName::Label), "{raw:?}");
+        }
+        for raw in ["a", "stable", "v1.2-rc_3", "V", &"a".repeat(64)] {
+            assert_eq!(VersionLabel::parse(raw).unwrap().as_str(), raw);
+        }
+    }
+
+    #[test]
+    fn a_version_is_asked_for_by_nothing_a_number_or_a_label() {
+        assert_eq!(VersionRef::read(""), VersionRef::Newest);
+        assert_eq!(VersionRef::read("1"), VersionRef::Number(Version::FIRST));
+        for text in ["stable", "0", "01", "-1", "99999999999999999999999"] {
+            assert_eq!(VersionRef::read(text), VersionRef::Label(text));
+        }
     }
 }

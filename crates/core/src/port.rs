@@ -6,7 +6,7 @@
 //! Invariant: whatever takes a model's data takes a `&Permit`.
 use crate::{
     InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, SequenceMark, Version,
-    metrics::ModelMetrics, model_config::ModelConfig,
+    VersionLabel, VersionRef, metrics::ModelMetrics, model_config::ModelConfig,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -89,6 +89,8 @@ pub struct ModelRow {
     pub name: ModelName,
     /// Which version; `None` if none could be named.
     pub version: Option<Version>,
+    /// What its owner calls that version.
+    pub labels: Vec<VersionLabel>,
     /// Its state.
     pub state: ModelState,
 }
@@ -106,11 +108,11 @@ pub struct EngineReport {
 
 /// Finds the revision that a request goes to.
 pub trait Router: Send + Sync {
-    /// The revision of the permit's model; the newest ready one if no version is asked for.
+    /// The revision of the permit's model that is asked for.
     ///
     /// # Errors
     /// The model or version is unknown, loading or not available.
-    fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError>;
+    fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError>;
 
     /// Brings the permit's model back into memory, after [`Self::route`] said [`InferError::NotResident`].
     fn wake(&self, permit: &Permit, done: Done);

@@ -38,7 +38,7 @@ use std::{
 };
 use work::{Refusal, Task, Work};
 use xebec_core::{
-    InferError, ModelName, Permit, Version,
+    InferError, ModelName, Permit, Version, VersionRef,
     metrics::{CacheMetrics, ResidentMetrics},
     port::{Control, Done, EngineReport, ModelRow, Overrides, Router, Upstream},
 };
@@ -418,28 +418,36 @@ fn unknown(permit: &Permit) -> InferError {
     InferError::UnknownModel { model: permit.model().map(ToString::to_string).unwrap_or_default() }
 }
 
-/// The version that is asked for, or the newest that is served.
-fn choose(entry: &Entry, face: &Face, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
+/// Longest text of a caller that stands in an error.
+const SHOWN: usize = 64;
+
+/// The version that is asked for.
+fn choose(entry: &Entry, face: &Face, wanted: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
     let model = || entry.name.to_string();
-    let Some(wanted) = version else {
+    let unknown =
+        |version: String| InferError::UnknownVersion { model: model(), version, known: face.known() };
+    let (version, state) = match wanted {
         // The newest that is served, though an older one may be in memory.
-        let newest = face.versions.values().rev().find(|state| state.serves());
-        return match newest {
-            Some(State::Ready(loaded)) => Ok(Arc::clone(&loaded.upstream)),
-            Some(_) => Err(InferError::NotResident { model: model() }),
-            None => Err(InferError::NoVersions { model: model(), reason: face.reason().public }),
-        };
+        VersionRef::Newest => face
+            .served()
+            .next_back()
+            .ok_or_else(|| InferError::NoVersions { model: model(), reason: face.reason().public })?,
+        VersionRef::Number(number) => face.state_of(number).ok_or_else(|| unknown(number.to_string()))?,
+        VersionRef::Label(label) => {
+            let number = face.labels.get(label);
+            let shown = || label.chars().filter(|letter| !letter.is_control()).take(SHOWN).collect();
+            number.and_then(|number| face.state_of(*number)).ok_or_else(|| unknown(shown()))?
+        }
     };
-    match face.versions.get(&wanted) {
-        Some(State::Ready(loaded)) if !loaded.served.is_broken() => Ok(Arc::clone(&loaded.upstream)),
-        Some(state) if state.serves() => Err(InferError::NotResident { model: model() }),
-        Some(_) => Err(InferError::VersionNotReady { model: model(), version: wanted.get() }),
-        None => Err(InferError::UnknownVersion { model: model(), version: wanted.to_string() }),
+    match state {
+        State::Ready(loaded) if !loaded.served.is_broken() => Ok(Arc::clone(&loaded.upstream)),
+        state if state.serves() => Err(InferError::NotResident { model: model() }),
+        _ => Err(InferError::VersionNotReady { model: model(), version: version.get() }),
     }
 }
 
 impl Router for Catalog {
-    fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
+    fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
         let models = self.core.models.load();
         let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
         self.core.touch(entry);
@@ -463,9 +471,7 @@ impl Router for Catalog {
 
     fn versions(&self, permit: &Permit) -> Vec<Version> {
         let Some(entry) = permit.model().and_then(|name| self.core.entry(name)) else { return Vec::new() };
-        let face = entry.face.load();
-        let served = face.versions.iter().filter(|(_, state)| state.serves());
-        served.map(|(version, _)| *version).collect()
+        entry.face.load().served().map(|(version, _)| version).collect()
     }
 
     fn models(&self) -> Vec<ModelRow> {

@@ -55,6 +55,8 @@ pub struct Finding {
 pub struct Diagnosis {
     /// Name, or what stands in its place.
     pub model: String,
+    /// The versions that would be served, with their labels.
+    pub versions: Vec<(Version, Vec<String>)>,
     /// In the order in which they were found.
     pub findings: Vec<Finding>,
     /// Where its configuration is or would be, and what should stand there; `None` if it is right or nothing can be said.
@@ -156,10 +158,16 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
     let candidate = match candidate(path, &read) {
         Ok(candidate) => candidate,
         Err(error) => {
-            diagnosis.say(Gravity::Fault, path, error.to_string());
+            match error {
+                repository::RepositoryError::Config { path, message } => {
+                    diagnosis.say(Gravity::Fault, &path, message);
+                }
+                error => diagnosis.say(Gravity::Fault, path, error.to_string()),
+            }
             return diagnosis;
         }
     };
+    diagnosis.versions = versions(&candidate);
     let mut graphs = BTreeMap::new();
     for (version, file) in &candidate.versions {
         if let Some(graph) = graph(file, &mut diagnosis) {
@@ -207,6 +215,14 @@ fn candidate(path: &Path, read: &Read) -> Result<Candidate, repository::Reposito
         return repository::open(path);
     }
     repository::open_with(path, &read.config.clone().unwrap_or_default())
+}
+
+fn versions(candidate: &Candidate) -> Vec<(Version, Vec<String>)> {
+    let labels_of = |version: &Version| {
+        let labels = candidate.labels.iter().filter(|(_, named)| *named == version);
+        labels.map(|(label, _)| label.to_string()).collect()
+    };
+    candidate.versions.keys().map(|version| (*version, labels_of(version))).collect()
 }
 
 /// Version folders that are not what they seem.

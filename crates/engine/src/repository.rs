@@ -14,7 +14,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use xebec_core::{
-    ModelName, Version,
+    ModelName, Version, VersionLabels,
     model_config::{ModelConfig, model_version_policy::PolicyChoice},
     resource::{self, InferenceService},
 };
@@ -22,6 +22,7 @@ use xebec_core::{
 pub(crate) mod agents;
 pub mod complete;
 pub mod config;
+pub(crate) mod labels;
 pub(crate) mod read;
 pub(crate) mod stamp;
 pub(crate) mod sums;
@@ -43,6 +44,8 @@ pub struct Candidate {
     pub folder: Option<PathBuf>,
     /// The file of each version that the version policy keeps.
     pub versions: BTreeMap<Version, PathBuf>,
+    /// What the owner calls some of them.
+    pub labels: VersionLabels,
     /// What `config.pbtxt` says.
     pub config: Option<ModelConfig>,
     /// What its `InferenceService` wants; defaults without one.
@@ -305,19 +308,11 @@ fn bare_file(
     config: Option<&ModelConfig>,
 ) -> Result<Candidate, RepositoryError> {
     let versions = BTreeMap::from([(Version::FIRST, inside(root, file)?)]);
-    Ok(candidate(root, None, name, versions, config.cloned()))
-}
-
-fn candidate(
-    root: &Path,
-    folder: Option<&Path>,
-    name: ModelName,
-    versions: BTreeMap<Version, PathBuf>,
-    config: Option<ModelConfig>,
-) -> Candidate {
-    let (batching, resources) = (resource::Batching::default(), resource::Resources::default());
-    let folder = folder.map(Path::to_owned);
-    Candidate { name, root: root.to_owned(), folder, versions, config, batching, resources }
+    let candidate = Candidate::new(root, name, versions);
+    match config {
+        Some(config) => candidate.configured(config.clone()),
+        None => Ok(candidate),
+    }
 }
 
 /// The model of a folder; `given` takes the place of its `config.pbtxt`.
@@ -350,8 +345,11 @@ pub(crate) fn folder(
         foreign(folder)?;
         return Err(RepositoryError::NoVersion { folder: folder.to_owned(), file });
     }
+    let there: Vec<Version> = versions.keys().copied().collect();
     let versions = keep(versions, config.as_ref(), folder)?;
-    Ok(candidate(root, Some(folder), name, versions, config))
+    let labels = labels::of(config.as_ref(), &there, &versions, &path)?;
+    let folder = Some(folder.to_owned());
+    Ok(Candidate { folder, labels, config, ..Candidate::new(root, name, versions) })
 }
 
 /// Refuses a folder whose model is of another format: it lies there itself, in a version's folder, or in the folder of
@@ -436,6 +434,30 @@ impl Candidate {
         stamp
     }
 
+    /// A model of these files without anything said about it.
+    fn new(root: &Path, name: ModelName, versions: BTreeMap<Version, PathBuf>) -> Self {
+        Self {
+            name,
+            root: root.to_owned(),
+            folder: None,
+            versions,
+            labels: VersionLabels::new(),
+            config: None,
+            batching: resource::Batching::default(),
+            resources: resource::Resources::default(),
+        }
+    }
+
+    /// With another configuration, of the same files.
+    ///
+    /// # Errors
+    /// A label in it points to a version that is not among them.
+    pub(crate) fn configured(self, config: ModelConfig) -> Result<Self, RepositoryError> {
+        let there: Vec<Version> = self.versions.keys().copied().collect();
+        let labels = labels::of(Some(&config), &there, &self.versions, &self.root)?;
+        Ok(Self { labels, config: Some(config), ..self })
+    }
+
     /// The model of an `InferenceService` whose document lies in `base`.
     ///
     /// # Errors
@@ -470,7 +492,7 @@ impl Candidate {
         let root = path.parent().unwrap_or(&path).to_owned();
         let versions = BTreeMap::from([(Version::FIRST, path)]);
         let (batching, resources) = (service.spec.batching.clone(), service.spec.resources.clone());
-        Ok(Self { name, root, folder: None, versions, config: None, batching, resources })
+        Ok(Self { batching, resources, ..Self::new(&root, name, versions) })
     }
 }
 

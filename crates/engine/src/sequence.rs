@@ -106,11 +106,19 @@ impl Sequenced {
         Ok(Arc::new(Self(shared)))
     }
 
-    /// Is to take the place of another revision, or to stand before it: what that one has begun, it ends.
-    pub(crate) fn follow(&self, other: &Self) {
-        let further = other.0.older().map(|older| Arc::downgrade(&older));
+    /// Is to take the place of other revisions, or to stand before them: what they have begun, it ends.
+    pub(crate) fn follow<'a>(&self, others: impl Iterator<Item = &'a Self>) {
+        let mut older: Vec<Weak<Shared>> = Vec::new();
+        for other in others {
+            let further = other.0.older().map(|older| Arc::downgrade(&older));
+            for one in std::iter::once(Arc::downgrade(&other.0)).chain(further) {
+                if !older.iter().any(|known| known.ptr_eq(&one)) {
+                    older.push(one);
+                }
+            }
+        }
         // A revision follows once, before anybody sees it.
-        let _ = self.0.older.set(std::iter::once(Arc::downgrade(&other.0)).chain(further).collect());
+        let _ = self.0.older.set(older);
     }
 
     /// Whether it has no sequence, nor one to look after.

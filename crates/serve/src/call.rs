@@ -6,7 +6,7 @@ use crate::{
 use std::{sync::Arc, time::Instant};
 use tokio::sync::oneshot;
 use xebec_core::{
-    InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, Version,
+    InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, VersionRef,
     error::FailureReason,
     port::{Answer, Done, Upstream},
     trace::{Parent, Traced},
@@ -40,22 +40,11 @@ impl Answer for Slot {
 }
 
 /// A call that was admitted and has found its revision.
-pub(crate) struct Routed {
+pub(crate) struct Routed<'a> {
     pub(crate) permit: Permit,
     pub(crate) upstream: Arc<dyn Upstream>,
     /// The version that was asked for.
-    version: Option<Version>,
-}
-
-/// Reads a version as callers write it: empty means the newest.
-pub(crate) fn version(model: &str, raw: &str) -> Result<Option<Version>, InferError> {
-    if raw.is_empty() {
-        return Ok(None);
-    }
-    Version::parse(raw).map(Some).map_err(|_| InferError::UnknownVersion {
-        model: model.to_owned(),
-        version: raw.chars().take(32).collect(),
-    })
+    version: VersionRef<'a>,
 }
 
 /// Reads a model's name as callers write it.
@@ -77,27 +66,29 @@ impl Service {
     }
 
     /// Admits a caller to a model and finds the revision, if it is in memory.
-    pub(crate) fn route(
+    pub(crate) fn route<'a>(
         &self,
         principal: &Principal,
         verb: Verb,
         model: &str,
-        version_text: &str,
-    ) -> Result<Routed, InferError> {
-        let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
+        version_text: &'a str,
+    ) -> Result<Routed<'a>, InferError> {
+        let permit = self.admit_to(principal, verb, model)?;
+        let version = VersionRef::read(version_text);
         let upstream = self.0.router.route(&permit, version)?;
         Ok(Routed { permit, upstream, version })
     }
 
     /// As [`Self::route`], and waits until the model is in memory if it was sent out.
-    pub(crate) async fn route_awake(
+    pub(crate) async fn route_awake<'a>(
         &self,
         principal: &Principal,
         verb: Verb,
         model: &str,
-        version_text: &str,
-    ) -> Result<Routed, InferError> {
-        let (permit, version) = self.admit_to(principal, verb, model, version_text)?;
+        version_text: &'a str,
+    ) -> Result<Routed<'a>, InferError> {
+        let permit = self.admit_to(principal, verb, model)?;
+        let version = VersionRef::read(version_text);
         let upstream = self.find_awake(&permit, version).await?;
         Ok(Routed { permit, upstream, version })
     }
@@ -105,7 +96,7 @@ impl Service {
     async fn find_awake(
         &self,
         permit: &Permit,
-        version: Option<Version>,
+        version: VersionRef<'_>,
     ) -> Result<Arc<dyn Upstream>, InferError> {
         for _ in 0..WAKES {
             match self.0.router.route(permit, version) {
@@ -117,25 +108,19 @@ impl Service {
         Err(no_memory(permit))
     }
 
-    fn admit_to(
-        &self,
-        principal: &Principal,
-        verb: Verb,
-        model: &str,
-        version_text: &str,
-    ) -> Result<(Permit, Option<Version>), InferError> {
+    fn admit_to(&self, principal: &Principal, verb: Verb, model: &str) -> Result<Permit, InferError> {
         let name = model_name(model)?;
         let permit = self.admit(principal, verb, Some(&name))?;
         if verb == Verb::Infer && self.0.drain.is_draining() {
             return Err(InferError::Draining);
         }
-        Ok((permit, version(model, version_text)?))
+        Ok(permit)
     }
 
     /// Submits a request and waits for its answer. `routed` is the revision that gave it.
     pub(crate) async fn run(
         &self,
-        routed: &mut Routed,
+        routed: &mut Routed<'_>,
         request: InferRequest,
     ) -> Result<InferResponse, InferError> {
         if request.sequence.is_some() {
@@ -147,7 +132,7 @@ impl Service {
     /// A sequence is answered by the revision that has begun it, and begins in one that stays.
     async fn run_in_sequence(
         &self,
-        routed: &mut Routed,
+        routed: &mut Routed<'_>,
         request: InferRequest,
     ) -> Result<InferResponse, InferError> {
         for _ in 0..WAKES {
@@ -167,7 +152,7 @@ impl Service {
     }
 }
 
-impl Routed {
+impl Routed<'_> {
     async fn submit(&self, request: InferRequest) -> Result<InferResponse, InferError> {
         let (sender, receiver) = oneshot::channel();
         self.upstream.submit(&self.permit, request, Box::new(Slot(sender)));
@@ -204,7 +189,7 @@ pub(crate) struct Record<'a> {
     /// The request's own mark.
     pub(crate) id: String,
     pub(crate) bytes_in: usize,
-    pub(crate) routed: Option<Routed>,
+    pub(crate) routed: Option<Routed<'a>>,
     done: bool,
 }
 

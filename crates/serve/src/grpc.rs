@@ -18,7 +18,7 @@ use encode::Form;
 use futures_util::stream;
 use prost::Message;
 use std::time::Instant;
-use xebec_core::{Code, InferError, Principal, Verb, port::Upstream};
+use xebec_core::{Code, InferError, Principal, Verb, Version, port::Upstream};
 use xebec_net::{
     service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus},
     wire::{
@@ -76,13 +76,15 @@ const OFFERED: [&str; 16] = [
 /// The texts that clients compare stay as they are; our own carry what to do about it, for gRPC has no other place.
 fn status(error: &InferError, id: &str) -> GrpcStatus {
     let message = error.message_for(id);
-    let own = matches!(
-        error,
+    let own = match error {
         InferError::Invalid { .. }
-            | InferError::Unsupported { .. }
-            | InferError::TooLarge { .. }
-            | InferError::Missing { .. }
-    );
+        | InferError::Unsupported { .. }
+        | InferError::TooLarge { .. }
+        | InferError::Missing { .. } => true,
+        // Labels are ours.
+        InferError::UnknownVersion { version, .. } => Version::parse(version).is_err(),
+        _ => false,
+    };
     let message = match error.hint().filter(|_| own) {
         Some(hint) => format!("{message}; {hint}"),
         None => message,
@@ -241,7 +243,8 @@ impl Service {
                 let RepositoryIndexRequest { repository_name, ready } = parse(call)?;
                 let entries = self.index(call.principal, &repository_name, ready);
                 let model = |entry: Entry| {
-                    let Entry { name, version, state, reason } = entry;
+                    // Triton's message has no place for labels.
+                    let Entry { name, version, state, reason, labels: _ } = entry;
                     ModelIndex { name, version, state: state.into(), reason }
                 };
                 let models = entries.map_err(|error| status(&error, ""))?.into_iter().map(model).collect();
@@ -273,12 +276,12 @@ impl Service {
         })
     }
 
-    async fn read_model(
+    async fn read_model<'a>(
         &self,
         principal: &Principal,
         name: &str,
-        version: &str,
-    ) -> Result<Routed, GrpcStatus> {
+        version: &'a str,
+    ) -> Result<Routed<'a>, GrpcStatus> {
         let routed = self.route_awake(principal, Verb::ReadModel, name, version).await;
         routed.map_err(|error| status(&error, ""))
     }
@@ -292,7 +295,7 @@ impl Service {
         }
     }
 
-    fn grpc_model_metadata(&self, routed: &Routed) -> ModelMetadataResponse {
+    fn grpc_model_metadata(&self, routed: &Routed<'_>) -> ModelMetadataResponse {
         let info = routed.upstream.info();
         let tensors = |tensors: &[xebec_core::model::TensorInfo]| {
             let one = |tensor: &xebec_core::model::TensorInfo| TensorMetadata {

@@ -191,7 +191,7 @@ impl Service {
         })
     }
 
-    fn rest_metadata(&self, routed: &Routed) -> Value {
+    fn rest_metadata(&self, routed: &Routed<'_>) -> Value {
         let info = routed.upstream.info();
         let tensor = |tensor: &TensorInfo| json!({"name": &*tensor.name, "datatype": tensor.datatype.as_str(), "shape": tensor.shape});
         let versions = self.0.router.versions(&routed.permit);

@@ -14,6 +14,9 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// Empty if none could be named.
     pub(crate) version: String,
+    /// What its owner calls that version: xebec's own, and so only there where it says something.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) labels: Vec<String>,
     pub(crate) state: &'static str,
     /// Why it is not served; empty if it is.
     pub(crate) reason: String,
@@ -28,7 +31,8 @@ impl From<ModelRow> for Entry {
             ModelState::Unavailable(reason) => ("UNAVAILABLE", reason),
         };
         let version = row.version.map(|version| version.to_string()).unwrap_or_default();
-        Self { name: row.name.to_string(), version, state, reason }
+        let labels = row.labels.iter().map(ToString::to_string).collect();
+        Self { name: row.name.to_string(), version, labels, state, reason }
     }
 }
 

@@ -22,14 +22,16 @@ impl Service {
         name: &str,
         version: &str,
     ) -> Result<ModelStatisticsResponse, InferError> {
-        let one = |name: &str, version: &str| self.route(principal, Verb::ReadModel, name, version);
+        let one = |name: &str, version: &str| {
+            self.route(principal, Verb::ReadModel, name, version).map(|routed| of(&routed))
+        };
         let model_stats = if name.is_empty() && version.is_empty() {
             self.admit(principal, Verb::ReadServer, None)?;
             let mut all = Vec::new();
             for row in self.0.router.models().iter().filter(|row| row.state.is_ready()) {
                 let version = row.version.map(|version| version.to_string()).unwrap_or_default();
                 match one(row.name.as_str(), &version) {
-                    Ok(routed) => all.push(of(&routed)),
+                    Ok(statistics) => all.push(statistics),
                     // Not this caller's, gone since the list was made, or not in memory.
                     Err(error) if error.code() != Code::Internal => {}
                     Err(error) => return Err(error),
@@ -40,9 +42,7 @@ impl Service {
             let newest = self.route_awake(principal, Verb::ReadModel, name, version).await?;
             if version.is_empty() {
                 let versions = self.0.router.versions(&newest.permit);
-                let each =
-                    versions.iter().map(|version| one(name, &version.to_string()).map(|routed| of(&routed)));
-                each.collect::<Result<_, _>>()?
+                versions.iter().map(|version| one(name, &version.to_string())).collect::<Result<_, _>>()?
             } else {
                 vec![of(&newest)]
             }
@@ -51,7 +51,7 @@ impl Service {
     }
 }
 
-fn of(routed: &Routed) -> ModelStatistics {
+fn of(routed: &Routed<'_>) -> ModelStatistics {
     let (info, metrics) = (routed.upstream.info(), routed.upstream.metrics());
     let tenant = metrics.tenant(routed.permit.tenant());
     let count = tenant.success.get();

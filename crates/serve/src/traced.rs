@@ -37,7 +37,7 @@ impl Record<'_> {
     }
 
     /// Decides whether the call is traced, now that its model is found.
-    pub(crate) fn begin_trace(&mut self, routed: &Routed) -> Option<Arc<Traced>> {
+    pub(crate) fn begin_trace(&mut self, routed: &Routed<'_>) -> Option<Arc<Traced>> {
         let tracer = self.service.0.tracer.as_ref()?;
         let info = routed.upstream.info();
         let span = tracer.sample(&info.name, self.parent.as_ref())?;

@@ -58,7 +58,7 @@ pub struct BenchArgs {
     /// What to send by; by the URL's scheme if not given.
     #[arg(long, value_enum)]
     pub protocol: Option<Protocol>,
-    /// Version of the model; the newest if not given.
+    /// Version of the model, by number or label; the newest if not given.
     #[arg(long, value_name = "N")]
     pub model_version: Option<String>,
     /// Requests in flight (closed loop, 1 if not given), or at most in flight (open loop, 256 if not given).

@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use xebec_core::Version;
 use xebec_engine::doctor::{self, Diagnosis, Finding, Gravity};
 
 /// Flags of `xebec doctor`.
@@ -99,7 +100,7 @@ fn as_text(all: &[Diagnosis], written: &[PathBuf]) -> String {
     for diagnosis in all {
         // Writing into a String has no error to give.
         let fine = if diagnosis.findings.is_empty() { ": fine" } else { "" };
-        let _ = writeln!(text, "{}{fine}", diagnosis.model);
+        let _ = writeln!(text, "{}{fine}{}", diagnosis.model, versions(diagnosis));
         for finding in &diagnosis.findings {
             let _ = writeln!(text, "  {}", line(finding));
         }
@@ -119,6 +120,24 @@ fn as_text(all: &[Diagnosis], written: &[PathBuf]) -> String {
     text
 }
 
+/// Which versions are served, where that is not plain.
+fn versions(diagnosis: &Diagnosis) -> String {
+    let plain = match diagnosis.versions.as_slice() {
+        [] => true,
+        [(version, labels)] => version.get() == 1 && labels.is_empty(),
+        _ => false,
+    };
+    if plain {
+        return String::new();
+    }
+    let named = |(version, labels): &(Version, Vec<String>)| match labels.as_slice() {
+        [] => version.to_string(),
+        labels => format!("{version} ({})", labels.join(", ")),
+    };
+    let all: Vec<String> = diagnosis.versions.iter().map(named).collect();
+    format!(", {} {}", if all.len() == 1 { "version" } else { "versions" }, all.join(", "))
+}
+
 fn models(count: usize) -> String {
     if count == 1 { "1 model".to_owned() } else { format!("{count} models") }
 }
@@ -133,6 +152,8 @@ fn as_json(all: &[Diagnosis], written: &[PathBuf]) -> Value {
             "message": finding.message,
         })
     };
+    let version =
+        |(version, labels): &(Version, Vec<String>)| json!({"version": version.get(), "labels": labels});
     let model = |diagnosis: &Diagnosis| {
         let proposal = diagnosis.proposal.as_ref().map(|(path, text)| {
             json!({"path": path.display().to_string(), "text": text, "written": written.contains(path)})
@@ -140,6 +161,7 @@ fn as_json(all: &[Diagnosis], written: &[PathBuf]) -> Value {
         json!({
             "model": diagnosis.model,
             "fine": !diagnosis.is_faulty(),
+            "versions": diagnosis.versions.iter().map(version).collect::<Vec<_>>(),
             "findings": diagnosis.findings.iter().map(finding).collect::<Vec<_>>(),
             "corrected": proposal,
         })

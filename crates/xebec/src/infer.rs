@@ -30,7 +30,7 @@ pub struct InferArgs {
     /// The server.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub url: String,
-    /// Version of the model; the newest if not given.
+    /// Version of the model, by number or label; the newest if not given.
     #[arg(long, value_name = "N")]
     pub model_version: Option<String>,
     /// How long to wait for the answer, in seconds.

@@ -10,7 +10,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use std::{fmt::Write as _, io::IsTerminal as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal as _, path::PathBuf, time::Duration};
 use xebec_engine::{
     formats,
     inspect::{self, Cost, Inspection},
@@ -46,7 +46,9 @@ pub fn command(args: &InspectArgs) -> anyhow::Result<()> {
     let version = local::newest(&candidate)?;
     let file = candidate.versions.get(&version).context("the model has no version")?;
     let inspection = inspect::inspect(file)?;
-    let mut report = Report { inspection, engine: None, costs: Vec::new(), why_not: None };
+    let labels = candidate.labels.iter().map(|(label, version)| (label.to_string(), version.get())).collect();
+    let mut report =
+        Report { version: version.get(), labels, inspection, engine: None, costs: Vec::new(), why_not: None };
     if !args.no_run {
         let local = Local::start(args.onnxruntime_library.as_deref())?;
         let bar = spinner();
@@ -80,6 +82,8 @@ fn spinner() -> ProgressBar {
 }
 
 struct Report {
+    version: u64,
+    labels: BTreeMap<String, u64>,
     inspection: Inspection,
     engine: Option<String>,
     costs: Vec<Cost>,
@@ -94,6 +98,10 @@ impl Report {
             of.opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
         // Writing into a String has no error to give.
         let _ = writeln!(text, "file        {}", of.path.display());
+        let labels: Vec<String> =
+            self.labels.iter().map(|(label, version)| format!("{label} is {version}")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("; {}", labels.join(", ")) };
+        let _ = writeln!(text, "version     {}{labels}", self.version);
         let _ = writeln!(text, "bytes       {}", of.bytes);
         let _ = writeln!(text, "sha256      {}", of.sha256);
         let _ =
@@ -165,6 +173,8 @@ impl Report {
         };
         json!({
             "file": of.path.display().to_string(),
+            "version": self.version,
+            "labels": self.labels,
             "bytes": of.bytes,
             "sha256": of.sha256,
             "producer": of.producer,

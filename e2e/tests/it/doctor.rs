@@ -79,6 +79,24 @@ fn the_doctor_loads_what_it_looks_at_and_tells_it_as_json() {
 }
 
 #[test]
+fn versions_and_labels_are_shown() {
+    let label = "parameters { key: \"version_label.stable\" value: { string_value: \"1\" } }";
+    let (folder, model) = house(&format!("version_policy {{ all {{ }} }} {label}"));
+    fs::create_dir_all(model.join("2")).unwrap();
+    fs::copy(model.join("1/model.onnx"), model.join("2/model.onnx")).unwrap();
+    let said = out(&xebec(&["doctor", path(folder.path()), "--no-load"]));
+    assert!(said.starts_with("m: fine, versions 1 (stable), 2\n"), "{said}");
+    let run = xebec(&["doctor", path(folder.path()), "--no-load", "--json"]);
+    let told: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(told["models"][0]["versions"][0], serde_json::json!({"version": 1, "labels": ["stable"]}));
+    let said = out(&xebec(&["inspect", path(&model), "--no-run"]));
+    assert!(said.contains("\nversion     2; stable is 1\n"), "{said}");
+    let told: Value =
+        serde_json::from_slice(&xebec(&["inspect", path(&model), "--no-run", "--json"]).stdout).unwrap();
+    assert_eq!((&told["version"], &told["labels"]["stable"]), (&Value::from(2), &Value::from(1)));
+}
+
+#[test]
 fn a_repository_that_serves_has_nothing_to_fix() {
     let run = xebec(&["doctor", "models/testdata/repository"]);
     assert_eq!(run.status.code(), Some(0), "{}", out(&run));

@@ -138,7 +138,7 @@ pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec
     let name = ModelName::parse(model).unwrap();
     let who = Principal::Anonymous { peer: ([127, 0, 0, 1], 1).into() };
     let permit = Gate::new(Arc::new(Everybody)).admit(&who, Verb::Infer, Some(&name)).unwrap();
-    let upstream = catalog.route(&permit, None).unwrap();
+    let upstream = catalog.route(&permit, xebec_core::VersionRef::Newest).unwrap();
     let request = InferRequest {
         id,
         inputs,

@@ -30,19 +30,19 @@ fn scaler(offset: f32) -> Vec<u8> {
 }
 
 /// Version `n` of a model adds `n`. Files are put as a careful owner puts them: beside, then over.
-fn put(repository: &Path, model: &str, version: u64) {
+pub(crate) fn put(repository: &Path, model: &str, version: u64) {
     let folder = repository.join(model).join(version.to_string());
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("new"), scaler(version as f32)).unwrap();
     fs::rename(folder.join("new"), folder.join("model.onnx")).unwrap();
 }
 
-fn server(repository: &Path, more: &[&str]) -> Server {
+pub(crate) fn server(repository: &Path, more: &[&str]) -> Server {
     let path = repository.to_string_lossy();
     Server::start(&[&["serve", "--model-repository", &*path], more].concat()).unwrap()
 }
 
-fn order(server: &Server, model: &str, verb: &str) -> (u16, Value) {
+pub(crate) fn order(server: &Server, model: &str, verb: &str) -> (u16, Value) {
     let reply = send(server.http, "POST", &format!("/v2/repository/models/{model}/{verb}"), &[], b"");
     (reply.status, reply.json())
 }
@@ -59,6 +59,11 @@ fn is_of_its_version(body: &Value) -> bool {
     body["outputs"][0]["data"] == json!([2.0 + version, 4.0 + version, 6.0 + version, 8.0 + version])
 }
 
+/// The version that answers for a model, by the path of its name and version.
+pub(crate) fn ask_for(server: &Server, model: &str) -> String {
+    infer(server.http, model, SCALER).json()["model_version"].as_str().unwrap_or_default().to_owned()
+}
+
 /// Sends requests for a model until told to end; every one must be answered, and rightly.
 fn ask(address: SocketAddr, model: &str, going: &AtomicBool, answered: &AtomicU64) {
     let mut stream = connect(address);
@@ -73,11 +78,16 @@ fn ask(address: SocketAddr, model: &str, going: &AtomicBool, answered: &AtomicU6
 
 /// Runs `change` while two clients ask for `m`; each step of it waits for answers after it.
 fn under_load(server: &Server, change: impl FnOnce(&dyn Fn())) {
+    under_load_of(server, "m", change);
+}
+
+/// As [`under_load`], of a model by the path of its name and version.
+pub(crate) fn under_load_of(server: &Server, model: &str, change: impl FnOnce(&dyn Fn())) {
     let (going, answered) = (AtomicBool::new(true), AtomicU64::new(0));
     let ready = AtomicBool::new(true);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| ask(server.http, "m", &going, &answered));
+            scope.spawn(|| ask(server.http, model, &going, &answered));
         }
         scope.spawn(|| {
             while going.load(Relaxed) {

@@ -17,6 +17,7 @@ mod hostile_models;
 mod hostile_requests;
 mod hostile_settings;
 mod import_guide;
+mod labels;
 mod lifecycle;
 mod limits;
 mod metrics;

@@ -19,7 +19,7 @@ use std::{
 };
 use tempfile::TempDir;
 use xebec_core::{
-    InferError, ModelName, Version,
+    InferError, ModelName, Version, VersionLabels,
     metrics::{Bounds, ModelMetrics},
     port::{Done, ModelRow, ModelState, Upstream},
 };
@@ -55,6 +55,8 @@ pub(super) struct Wanted {
 #[derive(Clone, Default)]
 pub(super) struct Face {
     pub(super) versions: BTreeMap<Version, State>,
+    /// What the owner calls some of them.
+    pub(super) labels: VersionLabels,
     /// Why nothing could be tried, if so.
     pub(super) fault: Option<Reason>,
     /// Why the last reload was not done, if so.
@@ -245,7 +247,11 @@ impl Entry {
     /// Its rows in the list of models.
     pub(super) fn rows(&self) -> Vec<ModelRow> {
         let face = self.face.load();
-        let row = |version, state| ModelRow { name: self.name.clone(), version, state };
+        let row = |version, state| {
+            let labels = face.labels.iter().filter(|(_, named)| Some(**named) == version);
+            let labels = labels.map(|(label, _)| label.clone()).collect();
+            ModelRow { name: self.name.clone(), version, labels, state }
+        };
         if face.versions.is_empty() {
             return vec![row(None, ModelState::Unavailable(face.reason().full))];
         }
@@ -314,6 +320,34 @@ impl Face {
     /// Whether there is a version that serves.
     pub(super) fn serves(&self) -> bool {
         self.versions.values().any(State::serves)
+    }
+
+    /// Versions that answer, perhaps after they were brought back into memory.
+    pub(super) fn served(&self) -> impl DoubleEndedIterator<Item = (Version, &State)> {
+        let served = self.versions.iter().map(|(version, state)| (*version, state));
+        served.filter(|(_, state)| state.serves())
+    }
+
+    /// A version, whatever its state.
+    pub(super) fn state_of(&self, version: Version) -> Option<(Version, &State)> {
+        self.versions.get(&version).map(|state| (version, state))
+    }
+
+    /// What a caller may ask for, in words.
+    pub(super) fn known(&self) -> String {
+        let versions: Vec<String> = self.served().map(|(version, _)| version.to_string()).collect();
+        let labels: Vec<String> =
+            self.labels.iter().map(|(label, version)| format!("{label} ({version})")).collect();
+        let of = |what: &str, all: &[String]| match all {
+            [] => String::new(),
+            [one] => format!("{what} {one}"),
+            all => format!("{what}s {}", all.join(", ")),
+        };
+        match (of("version", &versions), of("label", &labels)) {
+            (versions, _) if versions.is_empty() => "no version that is ready".to_owned(),
+            (versions, labels) if labels.is_empty() => versions,
+            (versions, labels) => format!("{versions}, and {labels}"),
+        }
     }
 
     /// Versions in memory.

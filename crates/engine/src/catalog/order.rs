@@ -18,7 +18,7 @@ use std::{
     },
     time::Instant,
 };
-use xebec_core::{InferError, ModelName, Version, port::Overrides};
+use xebec_core::{InferError, ModelName, Version, VersionLabels, port::Overrides};
 
 /// What a loader is to do with a model.
 pub(super) enum Order {
@@ -115,7 +115,7 @@ impl Core {
             tracing::error!(%model, version = version.get(), error = %reason, "model is not served");
         }
         let outcome = built.map(|loaded| {
-            loaded.follow(&entry.face.load(), version);
+            loaded.follow(&entry.face.load(), version, &wanted.candidate.labels);
             Arc::new(loaded)
         });
         Built { version, wanted: Arc::clone(wanted), outcome }
@@ -247,15 +247,16 @@ impl Built {
 }
 
 impl Loaded {
-    /// Ends what an older revision has begun: the same version before, or else the newest before it.
-    fn follow(&self, before: &Face, version: Version) {
-        let older = before.ready().rfind(|(other, _)| *other <= version);
-        let older = older.or_else(|| before.ready().next_back());
-        if let Some(sequenced) = &self.sequenced
-            && let Some(older) = older.and_then(|(_, loaded)| loaded.sequenced.as_ref())
-        {
-            sequenced.follow(older);
-        }
+    /// Ends what older revisions have begun: the same version before, or else the newest before it, and the versions
+    /// from which a label has come here.
+    fn follow(&self, before: &Face, version: Version, labels: &VersionLabels) {
+        let Some(sequenced) = &self.sequenced else { return };
+        let own = before.ready().rfind(|(other, _)| *other <= version);
+        let own = own.or_else(|| before.ready().next_back()).map(|(other, _)| other);
+        let come = before.labels.iter().filter(|(label, _)| labels.get(*label) == Some(&version));
+        let from = own.into_iter().chain(come.map(|(_, from)| *from));
+        let older = from.filter_map(|from| before.ready().find(|(other, _)| *other == from));
+        sequenced.follow(older.filter_map(|(_, loaded)| loaded.sequenced.as_deref()));
     }
 
     /// Whether no sequence has begun that would be lost with it.
@@ -305,6 +306,10 @@ impl Entry {
     fn publish(&self, candidate: &Candidate, built: &[Built]) -> Arc<Face> {
         let all = built.iter().all(|built| built.outcome.is_ok());
         self.update(|face| {
+            // A load that fails changes no label; without any before it, those that can be honoured are.
+            if all || !face.serves() {
+                face.labels.clone_from(&candidate.labels);
+            }
             face.note.clear();
             built.iter().for_each(|built| face.settle(built, Instant::now()));
             // What was served before goes on until all that is new is there.
@@ -332,6 +337,7 @@ impl Entry {
             for version in wanted.candidate.versions.keys() {
                 face.versions.insert(*version, State::Asleep(Asleep::new(Arc::clone(&wanted))));
             }
+            face.labels.clone_from(&wanted.candidate.labels);
         });
     }
 

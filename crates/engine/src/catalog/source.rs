@@ -49,7 +49,12 @@ impl Source {
             Self::Repositories(repositories) => repository::find_with(repositories, name, config.as_ref()),
             Self::Given(candidates) => {
                 let found = candidates.iter().find(|candidate| candidate.name == *name).cloned();
-                Ok(found.map(|found| Candidate { config: config.or(found.config), ..found }))
+                found
+                    .map(|found| match config {
+                        Some(config) => found.configured(config),
+                        None => Ok(found),
+                    })
+                    .transpose()
             }
         };
         match found {

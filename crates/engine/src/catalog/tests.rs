@@ -123,14 +123,17 @@ impl House {
 
     /// What a model makes of zeros: its offset.
     fn ask(&self, model: &str, version: Option<u64>) -> Result<f32, InferError> {
+        self.ask_for(model, &version.map(|version| version.to_string()).unwrap_or_default())
+    }
+
+    fn ask_for(&self, model: &str, version: &str) -> Result<f32, InferError> {
         self.ask_with(model, version, &[0; 16])
     }
 
-    fn ask_with(&self, model: &str, version: Option<u64>, data: &'static [u8]) -> Result<f32, InferError> {
+    fn ask_with(&self, model: &str, version: &str, data: &'static [u8]) -> Result<f32, InferError> {
         let permit = permit(model, Verb::Infer);
-        let version = version.map(|version| Version::parse(&version.to_string()).unwrap());
         let upstream = loop {
-            match self.catalog.route(&permit, version) {
+            match self.catalog.route(&permit, VersionRef::read(version)) {
                 Err(InferError::NotResident { .. }) => self.order(|done| self.catalog.wake(&permit, done))?,
                 routed => break routed?,
             }
@@ -207,6 +210,81 @@ fn an_older_version_goes_only_when_the_newer_one_serves() {
     assert_eq!(served, [Some(1.0), Some(2.0), None]);
 }
 
+/// A configuration that serves all versions and calls some of them so.
+fn labelled(labels: &[(&str, u64)]) -> String {
+    let labels = labels.iter().map(|(label, version)| {
+        format!("parameters {{ key: \"version_label.{label}\" value {{ string_value: \"{version}\" }} }}\n")
+    });
+    "version_policy { all { } }\n".to_owned() + &labels.collect::<String>()
+}
+
+#[test]
+fn a_label_moves_with_the_versions_and_stays_where_a_reload_fails() {
+    let house = House::new(&[
+        ("m/1/model.onnx", &scaler(1.0)),
+        ("m/2/model.onnx", &scaler(2.0)),
+        ("m/config.pbtxt", labelled(&[("stable", 1), ("canary", 2)]).as_bytes()),
+    ]);
+    let asked = || ["stable", "canary", "1", "2", ""].map(|version| house.ask_for("m", version));
+    assert_eq!(asked(), [Ok(1.0), Ok(2.0), Ok(1.0), Ok(2.0), Ok(2.0)]);
+    let Err(unknown) = house.ask_for("m", "staple\u{7}") else { panic!() };
+    assert_eq!(unknown.to_string(), "Request for unknown model: 'm' version staple is not found");
+    let hint = "the model has versions 1, 2, and labels canary (2), stable (1)";
+    assert_eq!((unknown.code(), unknown.hint().as_deref()), (Code::NotFound, Some(hint)));
+    let labels = |house: &House| {
+        let rows = house.catalog.models().into_iter();
+        rows.map(|row| row.labels.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(labels(&house), [["stable"], ["canary"]]);
+
+    // To nothing, and to a version that cannot be loaded: both change nothing.
+    house.put("m/config.pbtxt", labelled(&[("stable", 3)]).as_bytes());
+    let error = house.load("m").unwrap_err();
+    assert!(
+        error.to_string().contains("label 'stable' is version 3, which is not there: there are 1, 2"),
+        "{error}"
+    );
+    assert_eq!(
+        (error.code(), asked()),
+        (Code::InvalidArgument, [Ok(1.0), Ok(2.0), Ok(1.0), Ok(2.0), Ok(2.0)])
+    );
+    house.put("m/3/model.onnx", b"garbage");
+    house.load("m").unwrap_err();
+    assert_eq!((house.ask_for("m", "stable"), house.ask_for("m", "canary")), (Ok(1.0), Ok(2.0)));
+
+    house.put("m/3/model.onnx", &scaler(3.0));
+    house.load("m").unwrap();
+    assert_eq!(house.ask_for("m", "stable"), Ok(3.0));
+    assert!(
+        matches!(house.ask_for("m", "canary"), Err(InferError::UnknownVersion { .. })),
+        "it was taken away"
+    );
+    // By an order's own configuration, also of a model that has none.
+    let moved = r#"{"version_policy":{"all":{}},"parameters":{"version_label.stable":{"string_value":"2"}}}"#;
+    house.load_with("m", Overrides { config: Some(moved.into()), files: Vec::new() }).unwrap();
+    assert_eq!(house.ask_for("m", "stable"), Ok(2.0));
+    house.unload("m").unwrap();
+    assert!(matches!(house.ask_for("m", "stable"), Err(InferError::VersionNotReady { version: 2, .. })));
+}
+
+#[test]
+fn a_label_finds_its_version_also_where_another_cannot_be_loaded_or_none_is_in_memory() {
+    let config = labelled(&[("stable", 1), ("next", 2)]);
+    let files: [(&str, &[u8]); 3] = [
+        ("m/1/model.onnx", &scaler(1.0)),
+        ("m/2/model.onnx", b"garbage"),
+        ("m/config.pbtxt", config.as_bytes()),
+    ];
+    let house = House::new(&files);
+    assert_eq!(house.ask_for("m", "stable"), Ok(1.0));
+    assert!(matches!(house.ask_for("m", "next"), Err(InferError::VersionNotReady { version: 2, .. })));
+    let settings = Settings { memory: Some(1 << 30), ..Settings::new(defaults()) };
+    let house = House::with(&files, settings, Arc::new(RtenBackend::new(String::new())));
+    assert_eq!(house.catalog.residents().loads.get(), 0);
+    house.put("m/2/model.onnx", &scaler(2.0));
+    assert_eq!((house.ask_for("m", "stable"), house.ask_for("m", "next")), (Ok(1.0), Ok(2.0)));
+}
+
 #[test]
 fn an_unloaded_model_is_refused_with_the_reason_and_can_come_back() {
     let house = House::new(&[("m.onnx", &scaler(1.0)), ("other.onnx", &scaler(5.0))]);
@@ -266,7 +344,7 @@ fn under_a_limit_of_memory_every_model_answers_and_those_used_longest_ago_go() {
     assert_eq!(loads, 1 + 3 * (MODELS - 1), "m0 was loaded once, each other one every time");
     assert_eq!(house.catalog.residents().evictions.get() as usize, loads - 3);
     // A version's counters go on over its loads.
-    let upstream = house.catalog.route(&permit("m11", Verb::Infer), None).unwrap();
+    let upstream = house.catalog.route(&permit("m11", Verb::Infer), VersionRef::Newest).unwrap();
     assert_eq!(upstream.metrics().executions.get(), 3);
 }
 
@@ -496,7 +574,7 @@ fn an_order_may_bring_a_configuration_and_files_only_where_that_is_allowed() {
     };
     let house = House::new(&[("m.onnx", &scaler(1.0))]);
     house.load_with("m", config(r#"{"max_batch_size":"16"}"#)).unwrap();
-    let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+    let upstream = house.catalog.route(&permit("m", Verb::Infer), VersionRef::Newest).unwrap();
     assert_eq!(upstream.config().max_batch_size, 16);
     for (text, words) in [
         ("{", "parameter 'config' is wrong"),
@@ -541,6 +619,13 @@ fn what_is_polled_follows_its_folder() {
     until("the newer version is served", || house.ask("b", None) == Ok(3.0));
     house.put("c.onnx", &scaler(4.0));
     until("the new one is served", || house.ask("c", None) == Ok(4.0));
+    // A label moves without a new file.
+    for version in [1, 2, 1] {
+        house.put("b/config.pbtxt", labelled(&[("stable", version)]).as_bytes());
+        until("the label has moved", || house.ask_for("b", "stable") == Ok(version as f32 + 1.0));
+    }
+    fs::remove_file(house.folder.path().join("b/config.pbtxt")).unwrap();
+    until("the label is gone", || house.ask_for("b", "stable").is_err());
     // What is broken leaves what was served, and says so until it is mended.
     house.put("a.onnx", b"garbage");
     until("it says so", || matches!(house.state("a"), ModelState::Ready { note } if !note.is_empty()));
@@ -856,7 +941,7 @@ fn a_model_that_panics_after_its_file_was_replaced_is_taken_out_and_serves_neith
     let settings = Settings::new(Defaults { inline_below: Duration::from_secs(3600), ..defaults() });
     let backend = Panicking(RtenBackend::new(String::new()));
     let house = House::with(&[("m.onnx", &scaler(1.0))], settings, Arc::new(backend));
-    let panic = || assert!(matches!(house.ask_with("m", None, &[1; 16]), Err(InferError::Internal(_))));
+    let panic = || assert!(matches!(house.ask_with("m", "", &[1; 16]), Err(InferError::Internal(_))));
     panic();
     assert_eq!(house.ask("m", None), Ok(1.0), "with a new stream of the same file");
     house.put("m.onnx", &scaler(2.0));

@@ -45,9 +45,38 @@ fn proposed(diagnosis: &Diagnosis) -> ModelConfig {
 #[test]
 fn a_model_that_is_right_has_no_findings() {
     let (_folder, model) = house(SCALER, "max_batch_size: 8 dynamic_batching { }");
-    assert_eq!(diagnose(&model), Diagnosis { model: "m".into(), ..Diagnosis::default() });
+    assert_eq!(
+        diagnose(&model),
+        Diagnosis { model: "m".into(), versions: vec![(Version::FIRST, Vec::new())], ..Diagnosis::default() }
+    );
     let bare = diagnose(&testdata(SCALER));
     assert!(bare.findings.is_empty() && bare.proposal.is_none(), "{bare:?}");
+}
+
+#[test]
+fn labels_are_told_and_what_is_wrong_with_one_where_it_stands() {
+    let label = |name: &str, version: &str| {
+        format!("parameters {{ key: \"version_label.{name}\" value {{ string_value: \"{version}\" }} }} ")
+    };
+    let (_folder, model) = house(SCALER, &(label("stable", "1") + &label("best", "1")));
+    let diagnosis = diagnose(&model);
+    assert_eq!(diagnosis.versions, [(Version::FIRST, vec!["best".to_owned(), "stable".to_owned()])]);
+    assert!(diagnosis.findings.is_empty(), "{diagnosis:?}");
+    // To nothing: nobody can tell what was meant.
+    let (_folder, model) = house(SCALER, &label("stable", "7"));
+    let diagnosis = diagnose(&model);
+    let [fault] = diagnosis.findings.as_slice() else { panic!("{diagnosis:?}") };
+    assert!(fault.gravity == Gravity::Fault && fault.path.ends_with("m/config.pbtxt"), "{fault:?}");
+    assert!(
+        fault.message.starts_with("label 'stable' is version 7, which is not there: there are 1"),
+        "{fault:?}"
+    );
+    // One that can be none is left out of what is proposed.
+    let (_folder, model) = house(SCALER, &(label("stable", "1") + &label("1", "1") + &label("next", "x")));
+    let diagnosis = diagnose(&model);
+    assert_eq!(diagnosis.findings.len(), 2, "{diagnosis:?}");
+    let kept: Vec<_> = proposed(&diagnosis).parameters.into_keys().collect();
+    assert_eq!(kept, ["version_label.stable"]);
 }
 
 #[test]

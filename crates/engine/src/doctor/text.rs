@@ -3,7 +3,7 @@ use super::{Diagnosis, Finding, Gravity, Read};
 use crate::repository::{
     agents,
     config::{self, fields},
-    read,
+    labels, read,
 };
 use prost_reflect::{DynamicMessage, Kind, Value};
 use std::path::Path;
@@ -120,6 +120,7 @@ fn each(value: &mut Value, then: &mut dyn FnMut(&mut DynamicMessage)) {
 /// Puts values right that have no row of their own.
 fn settle(config: &mut ModelConfig) {
     config.max_batch_size = config.max_batch_size.max(0);
+    config.parameters.retain(|key, value| labels::one(key, &value.string_value).is_ok());
     for text in [&mut config.platform, &mut config.backend] {
         if !matches!(text.as_str(), "onnxruntime_onnx" | "onnxruntime" | "onnx") {
             text.clear();

@@ -220,6 +220,7 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
     }
     tags(config, refused);
     refused.extend(agents::faults(config));
+    refused.extend(super::labels::read(config).err().unwrap_or_default());
     let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else { return };
     for size in &batching.preferred_batch_size {
         if *size < 1 || (*size > config.max_batch_size && config.max_batch_size > 0) {

@@ -260,6 +260,56 @@ fn what_changes_nothing_is_accepted() {
     assert!(parse(text).is_ok());
 }
 
+/// A parameter that gives a version a label.
+fn label(name: &str, version: &str) -> String {
+    format!("parameters {{ key: \"version_label.{name}\" value {{ string_value: \"{version}\" }} }}\n")
+}
+
+#[test]
+fn a_label_that_is_none_or_names_no_number_is_told_with_the_others() {
+    let text = [
+        label("1", "1"),
+        label("a/b", "1"),
+        label("stable", "newest"),
+        label("next", ""),
+        label("x", "1").replace("_label", "_lables"),
+    ]
+    .concat();
+    let said = parse(&text).unwrap_err();
+    for words in [
+        "'version_label.1': a label of a version is 1 to 64",
+        "'version_label.a/b': a label",
+        "'version_label.stable' is \"newest\"; write the number of a version",
+        "'version_label.next' is \"\"",
+        "'version_lables.x' is no label of a version; write version_label.NAME",
+    ] {
+        assert!(said.contains(words), "{words} is missing in: {said}");
+    }
+    let labels = labels::read(&parse(&(label("stable", "1") + &label("v1.2", "7"))).unwrap()).unwrap();
+    let labels: Vec<_> = labels.iter().map(|(label, version)| format!("{label} {version}")).collect();
+    assert_eq!(labels, ["stable 1", "v1.2 7"]);
+}
+
+#[test]
+fn a_label_to_nothing_says_which_label_which_version_and_which_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for version in [1, 2, 3] {
+        write(folder.path(), &format!("m/{version}/model.onnx"), "");
+    }
+    let found_with = |config: &str| {
+        write(folder.path(), "m/config.pbtxt", config);
+        found(folder.path())
+    };
+    let said = fault(&found_with(&(label("stable", "9") + &label("canary", "2") + &label("newest", "3"))));
+    assert!(said.contains("label 'stable' is version 9, which is not there: there are 1, 2, 3"), "{said}");
+    let way_out = "label 'canary' is version 2, which the version policy does not serve: it serves 3; write version_policy { specific { versions: [ 2, 3 ] } }";
+    assert!(said.contains(way_out), "{said}");
+    assert!(!said.contains("'newest'"), "{said}");
+    let all = "version_policy { all { } }\n";
+    let scan = found_with(&(all.to_owned() + &label("canary", "2") + &label("best", "2")));
+    assert_eq!(scan.candidates[0].labels.len(), 2, "{:?}", scan.faults);
+}
+
 #[test]
 fn a_tag_of_metrics_is_a_label() {
     let tags =

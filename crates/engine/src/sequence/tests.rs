@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use std::{fs, sync::mpsc, time::Duration};
 use xebec_core::{
-    Code, Gate, ModelName, Principal, SequenceMark, Verb,
+    Code, Gate, ModelName, Principal, SequenceMark, Verb, VersionRef,
     permit::{Admit, Ask, Decision},
     port::{Control, ModelState, Overrides, Router},
     resource::Objective,
@@ -101,8 +101,20 @@ impl House {
     }
 
     fn send_as(&self, tenant: u16, mark: Option<SequenceMark>, x: f32, outputs: &[&str]) -> Waiting {
+        self.send_by("", tenant, mark, x, outputs)
+    }
+
+    /// As [`Self::send_as`], to a version by its number or label.
+    fn send_by(
+        &self,
+        version: &str,
+        tenant: u16,
+        mark: Option<SequenceMark>,
+        x: f32,
+        outputs: &[&str],
+    ) -> Waiting {
         let permit = permit(tenant, Verb::Infer);
-        let routed = self.catalog.route(&permit, None).unwrap();
+        let routed = self.catalog.route(&permit, VersionRef::read(version)).unwrap();
         let older = mark.as_ref().and_then(|mark| routed.revision_of(&permit, mark));
         self.send_to(&*older.unwrap_or(routed), &permit, mark, x, outputs)
     }
@@ -194,7 +206,7 @@ fn controls_tell_the_model_of_its_sequence() {
     assert_eq!(told(GO_ON), [0.0, 0.0, 1.0, 9.0]);
     assert_eq!(told(END), [0.0, 1.0, 1.0, 9.0]);
     // What callers see has neither controls nor state.
-    let upstream = house.catalog.route(&permit(1, Verb::Infer), None).unwrap();
+    let upstream = house.catalog.route(&permit(1, Verb::Infer), VersionRef::Newest).unwrap();
     let names = |tensors: &[xebec_core::model::TensorInfo]| {
         tensors.iter().map(|tensor| tensor.name.to_string()).collect::<Vec<_>>()
     };
@@ -257,10 +269,7 @@ fn a_state_may_begin_with_what_a_file_says() {
     let file = house.folder.path().join("m/initial_state/ten");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, 10.0_f32.to_le_bytes()).unwrap();
-    let (tell, told) = mpsc::sync_channel(1);
-    let done = Box::new(move |outcome| tell.send(outcome).unwrap());
-    Control::load(&house.catalog, &permit(1, Verb::Admin), Overrides::default(), done);
-    assert_eq!(told.recv().unwrap(), Ok(()));
+    house.load();
     assert_eq!((house.sum(1, START, 1.0), house.sum(1, GO_ON, 1.0)), (Ok(11.0), Ok(12.0)));
 }
 
@@ -270,6 +279,10 @@ impl House {
         let folder = self.folder.path().join(format!("m/{version}"));
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("model.onnx"), ACCUMULATE).unwrap();
+        self.load();
+    }
+
+    fn load(&self) {
         let (tell, told) = mpsc::sync_channel(1);
         let done = Box::new(move |outcome| tell.send(outcome).unwrap());
         Control::load(&self.catalog, &permit(1, Verb::Admin), Overrides::default(), done);
@@ -277,7 +290,7 @@ impl House {
     }
 
     fn routed(&self) -> Arc<dyn Upstream> {
-        self.catalog.route(&permit(1, Verb::Infer), None).unwrap()
+        self.catalog.route(&permit(1, Verb::Infer), VersionRef::Newest).unwrap()
     }
 
     /// The version that a request of a sequence goes to.
@@ -361,4 +374,28 @@ fn a_revision_that_was_replaced_or_is_to_go_begins_nothing_and_says_to_ask_again
     assert_eq!(ask(1, END), Ok(3.0));
     until(|| new.close(), "it goes when nothing is left");
     assert_eq!(house.sum(3, START, 1.0), Err(InferError::NotResident { model: "m".into() }));
+}
+
+#[test]
+fn a_sequence_that_began_by_a_label_stays_with_its_version_when_the_label_moves() {
+    let labelled = |stable: u64| {
+        config(&format!("direct {{ }} {CONTROLS} {STATE}"))
+            + &format!(
+                r#"version_policy {{ all {{ }} }}
+                parameters {{ key: "version_label.stable" value {{ string_value: "{stable}" }} }}"#
+            )
+    };
+    let house = House::new(&labelled(1));
+    house.reload(2);
+    let by = |version: &str, id, flags| sum(&house.send_by(version, 1, mark(id, flags), 1.0, &[]));
+    assert_eq!((by("stable", 7, START), by("1", 7, GO_ON)), (Ok(1.0), Ok(2.0)));
+    // There and back, and there again: it is always the same sequence.
+    for (stable, so_far) in [(2, 3.0), (1, 4.0), (2, 5.0)] {
+        fs::write(house.folder.path().join("m/config.pbtxt"), labelled(stable)).unwrap();
+        house.load();
+        assert_eq!(by("stable", 7, GO_ON), Ok(so_far));
+    }
+    assert_eq!(by("stable", 7, END), Ok(6.0));
+    assert!(by("stable", 7, GO_ON).is_err());
+    assert_eq!((by("stable", 8, START), by("2", 8, GO_ON)), (Ok(1.0), Ok(2.0)));
 }

@@ -52,13 +52,13 @@ impl Service {
         }
     }
 
-    async fn infer_over_http(
+    async fn infer_over_http<'a>(
         &self,
         principal: &Principal,
-        version: &str,
+        version: &'a str,
         head: &Parts,
         body: Body,
-        record: &mut Record<'_>,
+        record: &mut Record<'a>,
     ) -> Result<(Response<Bytes>, Spent), InferError> {
         let routed = self.route_awake(principal, Verb::Infer, record.model, version).await?;
         let trace = record.begin_trace(&routed);

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use std::sync::{Arc, Mutex};
 use xebec_core::{
     Code, Datatype, InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Tensor, Timings,
-    Version,
+    Version, VersionRef,
     metrics::ModelMetrics,
     model::TensorInfo,
     model_config::ModelConfig,
@@ -105,7 +105,7 @@ impl Models {
 }
 
 impl Router for Models {
-    fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
+    fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
         let name = permit.model().map(ModelName::as_str).unwrap_or_default();
         if name == "late" {
             return Err(InferError::VersionNotReady { model: name.into(), version: 1 });
@@ -113,10 +113,14 @@ impl Router for Models {
         let found = self.0.iter().find(|fake| fake.info.name.as_str() == name);
         let fake = found.ok_or_else(|| InferError::UnknownModel { model: name.into() })?;
         match version {
-            Some(other) if other != Version::FIRST => {
-                Err(InferError::UnknownVersion { model: name.into(), version: other.to_string() })
+            VersionRef::Newest | VersionRef::Number(Version::FIRST) | VersionRef::Label("stable") => {
+                Ok(Arc::<Fake>::clone(fake))
             }
-            _ => Ok(Arc::<Fake>::clone(fake)),
+            other => Err(InferError::UnknownVersion {
+                model: name.into(),
+                version: format!("{other:?}"),
+                known: "version 1".into(),
+            }),
         }
     }
 
@@ -132,6 +136,7 @@ impl Router for Models {
         let row = |name: &str, state| ModelRow {
             name: ModelName::parse(name).unwrap(),
             version: Some(Version::FIRST),
+            labels: Vec::new(),
             state,
         };
         vec![

@@ -59,6 +59,7 @@ pub(super) const DEFAULTS: Defaults = Defaults {
 
 pub(super) fn candidate(config: &str) -> Candidate {
     Candidate {
+        labels: xebec_core::VersionLabels::new(),
         name: ModelName::parse("m").unwrap(),
         root: PathBuf::new(),
         folder: None,

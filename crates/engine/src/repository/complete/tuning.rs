@@ -2,7 +2,7 @@
 //! `parameters`.
 //!
 //! The rule for `parameters`: a key of [`KNOBS`] or one that begins as ONNX Runtime's own settings do is honoured, or
-//! refused by name; every other key is the owner's, means nothing here and is carried in the configuration's answer.
+//! refused by name; labels of versions are read elsewhere; every other key is the owner's, means nothing here and is carried in the configuration's answer.
 //!
 //! # Source
 //! Triton's ONNX Runtime backend, "README", for the meaning of levels and parameters; ONNX Runtime, "Session Options" and

@@ -390,7 +390,7 @@ pub const FIELDS: &[Field] = &[
     ),
     honoured(
         "parameters",
-        "a setting of ONNX Runtime by Triton's or its own name is honoured, or refused by name; any other key is the owner's own and is carried in the answer of `config`",
+        "a setting of ONNX Runtime by Triton's or its own name is honoured, or refused by name; `version_label.NAME` with the number of a version as `string_value` is a label of that version; any other key is the owner's own and is carried in the answer of `config`",
         "the_parameters_of_onnx_runtime_are_honoured_and_a_wrong_value_is_told",
     ),
     honoured(
