@@ -20,7 +20,7 @@ use xebec_e2e::server::Server;
 const CHECKS: &str = "8";
 
 /// y = 2 x + `offset`: the model of the repository with another weight.
-fn scaler(offset: f32) -> Vec<u8> {
+pub(crate) fn scaler(offset: f32) -> Vec<u8> {
     let mut model =
         fs::read(xebec_e2e::generate::root().join("models/testdata/repository/scaler.onnx")).unwrap();
     let one = 1.0_f32.to_le_bytes();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
+mod bad_models;
 mod configured;
 mod doctor;
 mod drain;

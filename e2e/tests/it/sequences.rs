@@ -41,9 +41,13 @@ fn server(strategy: &str) -> (tempfile::TempDir, Server) {
 }
 
 fn server_with(strategy: &str, more: &[&str]) -> (tempfile::TempDir, Server) {
+    server_of(CONFIG, strategy, more)
+}
+
+fn server_of(config: &str, strategy: &str, more: &[&str]) -> (tempfile::TempDir, Server) {
     let repository = tempfile::tempdir().unwrap();
     put(repository.path(), 1);
-    let config = CONFIG.replace("STRATEGY", strategy);
+    let config = config.replace("STRATEGY", strategy);
     fs::write(repository.path().join("accumulate/config.pbtxt"), config).unwrap();
     let path = repository.path().to_string_lossy().into_owned();
     let server = Server::start(&[&["serve", "--model-repository", &path], more].concat()).unwrap();
@@ -142,6 +146,34 @@ fn more_sequences_than_have_a_place_wait_for_one() {
     let reply = answer(&mut over);
     assert_eq!(reply.status, 400);
     assert!(reply.error().contains("must specify the START flag on the first request"), "{}", reply.error());
+}
+
+#[test]
+fn a_sequence_without_a_start_with_two_or_idle_for_too_long_is_told_and_harms_none() {
+    let (_repository, server) =
+        server_of(&CONFIG.replace("60000000", "20000"), "oldest { max_candidate_sequences: 1 }", &[]);
+    let step = |id: usize, start, end, x| {
+        let mut stream = connect(server.http);
+        stream.write_all(request(&json!(id), start, end, x, &json!({})).as_bytes()).unwrap();
+        answer(&mut stream)
+    };
+    let refused = |id: usize| {
+        let reply = step(id, false, false, 1);
+        let words =
+            format!("inference request for sequence {id} to model 'accumulate' must specify the START flag");
+        assert!(reply.status == 400 && reply.error().starts_with(&words), "{}", reply.error());
+        let hint = "it never began, has ended, or was idle for longer than max_sequence_idle_microseconds";
+        assert_eq!(reply.json()["hint"], hint);
+    };
+    refused(1);
+    assert_eq!(told(&step(1, true, false, 5)), (5.0, 1.0));
+    // A second start begins anew.
+    assert_eq!(told(&step(1, true, false, 7)), (7.0, 1.0));
+    // Another one gets the only place once this one was idle for too long, and this one is over.
+    assert_eq!(told(&step(2, true, true, 3)), (3.0, 2.0));
+    refused(1);
+    refused(2);
+    assert_eq!(told(&step(1, true, true, 2)), (2.0, 1.0));
 }
 
 #[test]
