@@ -90,6 +90,8 @@ pub fn examine(
     seen: &dyn Fn(&str),
 ) -> std::io::Result<Vec<Diagnosis>> {
     let path = path.canonicalize()?;
+    // Of a part of a model the whole is looked at.
+    let path = repository::model_of(&path).map_or(path.clone(), Path::to_owned);
     let mut all = Vec::new();
     let entries = if is_repository(&path) { children(&path)? } else { vec![path] };
     for entry in entries {
@@ -161,6 +163,11 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
             match error {
                 repository::RepositoryError::Config { path, message } => {
                     diagnosis.say(Gravity::Fault, &path, message);
+                }
+                repository::RepositoryError::Foreign { path, format, way_out } => {
+                    // What was doubtful about its parts is explained by what the whole is.
+                    diagnosis.findings.retain(|finding| !finding.path.starts_with(&path));
+                    diagnosis.say(Gravity::Fault, &path, format!("it is {format}, not ONNX; {way_out}"));
                 }
                 error => diagnosis.say(Gravity::Fault, path, error.to_string()),
             }

@@ -116,6 +116,16 @@ pub enum RepositoryError {
         /** What was named. */
         path: PathBuf,
     },
+    /// A part of a model, or several.
+    #[error("{} is {what}; name {}", path.display(), meant.display())]
+    Misplaced {
+        /** What was named. */
+        path: PathBuf,
+        /** What it is. */
+        what: &'static str,
+        /** What to name instead. */
+        meant: PathBuf,
+    },
     /// A model of another format.
     #[error("{} is {format}, not ONNX; {way_out}", path.display())]
     Foreign {
@@ -186,8 +196,42 @@ pub fn scan(repositories: &[PathBuf]) -> Result<Scan, RepositoryError> {
 /// It is neither, or it cannot be tried.
 pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
     let path = canonical(path)?;
+    let misplaced = |what, meant| Err(RepositoryError::Misplaced { path: path.clone(), what, meant });
+    if let Some(folder) = model_of(&path) {
+        return misplaced("a part of a model", folder.to_owned());
+    }
+    if let Some(model) = first_model(&path) {
+        return misplaced("a folder of models", model);
+    }
     let root = path.parent().unwrap_or(&path);
     recognise(root, &path, None).ok_or_else(|| RepositoryError::NoModel { path: path.clone() })?.1
+}
+
+fn is_version(path: &Path) -> bool {
+    path.is_dir() && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Version::parse(name).is_ok())
+}
+
+fn has_version(folder: &Path) -> bool {
+    entries(folder).is_ok_and(|entries| entries.iter().any(|entry| is_version(entry)))
+}
+
+/// The folder of the model whose version or configuration this is.
+pub(crate) fn model_of(path: &Path) -> Option<&Path> {
+    let is_config = path.is_file() && path.ends_with("config.pbtxt");
+    // A version has files; a folder with versions is a model, whatever it is called.
+    let is_part = is_version(path)
+        && !has_version(path)
+        && entries(path).is_ok_and(|entries| entries.iter().any(|entry| entry.ends_with("model.onnx")));
+    if is_config || is_part { path.parent() } else { None }
+}
+
+/// One of the models of a folder that is none itself.
+fn first_model(path: &Path) -> Option<PathBuf> {
+    if !path.is_dir() || path.join("config.pbtxt").exists() || has_version(path) {
+        return None;
+    }
+    let is_bare = |entry: &PathBuf| entry.extension().is_some_and(|kind| kind == "onnx") && !entry.ends_with("model.onnx");
+    entries(path).ok()?.into_iter().find(|entry| has_version(entry) || is_bare(entry))
 }
 
 /// The same for a folder, with another configuration in the place of its own.

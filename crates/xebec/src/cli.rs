@@ -75,12 +75,12 @@ enum Command {
     Quantize(quantize::QuantizeArgs),
     /// Tell what is wrong or doubtful about a model or a repository, and print a corrected config.pbtxt.
     #[command(
-        after_help = "Examples:\n  xebec doctor models                  every model of a repository\n  xebec doctor models/fraud --write    correct its config.pbtxt; the old one is kept as config.pbtxt.bak\n  xebec doctor fraud.onnx --json\n\nExit status 0: nothing has to be done (there may be warnings). 1: there is something to fix."
+        after_help = "Examples:\n  xebec doctor models                  every model of a repository\n  xebec doctor models/fraud --write    correct its config.pbtxt; the old one is kept as config.pbtxt.bak\n  xebec doctor fraud.onnx --json\n\nExit status 0: nothing has to be done (there may be warnings). 1: there is something to fix, or the path cannot be read.\n64: the flags are wrong."
     )]
     Doctor(doctor::DoctorArgs),
     /// Tell what a model holds: inputs, outputs, operators, parameters, what stops batching, cost of a run.
     #[command(
-        after_help = "Examples:\n  xebec inspect fraud.onnx\n  xebec inspect models/fraud --json\n  xebec inspect fraud.onnx --no-run    the file alone, without an engine"
+        after_help = "Examples:\n  xebec inspect fraud.onnx\n  xebec inspect models/fraud --json\n  xebec inspect fraud.onnx --no-run    the file alone, without an engine\n\nExit status 0: the file was read; where it cannot be run a warning says why. 1: it cannot be read or is no ONNX\nmodel. 64: the flags are wrong."
     )]
     Inspect(inspect::InspectArgs),
     /// Print the completion script of a shell.

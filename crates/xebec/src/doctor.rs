@@ -30,7 +30,7 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub no_load: bool,
     /// ONNX Runtime's library; else it is looked for as a server does.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_load")]
     pub onnxruntime_library: Option<PathBuf>,
 }
 
@@ -39,11 +39,12 @@ pub struct DoctorArgs {
 /// # Errors
 /// The path cannot be read, the engine cannot be had, or a file cannot be written.
 pub fn command(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
-    let local = Local::start(args.onnxruntime_library.as_deref())?;
+    let local = if args.no_load { None } else { Some(Local::start(args.onnxruntime_library.as_deref())?) };
+    let settings = local.as_ref().map_or_else(Local::settings, |local| Ok(local.settings.clone()))?;
     let bar = spinner();
-    let backend = (!args.no_load).then(|| local.backend());
+    let backend = local.as_ref().map(Local::backend);
     let examine = || {
-        let all = doctor::examine(&args.path, backend, &local.settings, &|model| {
+        let all = doctor::examine(&args.path, backend, &settings, &|model| {
             bar.set_message(model.to_owned());
             bar.tick();
         });
@@ -91,8 +92,12 @@ fn word(gravity: Gravity) -> &'static str {
 }
 
 fn line(finding: &Finding) -> String {
-    let place = finding.place.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
-    format!("{}: {}{place}: {}", word(finding.gravity), finding.path.display(), finding.message)
+    let Finding { gravity, path, place, message } = finding;
+    let place = place.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+    let path = path.display().to_string();
+    // Some begin with it by themselves.
+    let path = if message.starts_with(&path) { String::new() } else { format!("{path}{place}: ") };
+    format!("{}: {path}{message}", word(*gravity))
 }
 
 fn as_text(all: &[Diagnosis], written: &[PathBuf]) -> String {
@@ -116,7 +121,10 @@ fn as_text(all: &[Diagnosis], written: &[PathBuf]) -> String {
         }
     }
     let faulty = all.iter().filter(|diagnosis| diagnosis.is_faulty()).count();
-    let _ = writeln!(text, "{} looked at, {faulty} with something to fix", models(all.len()));
+    let unwritten = |(path, _): &(PathBuf, String)| !written.contains(path);
+    let proposed = all.iter().filter_map(|diagnosis| diagnosis.proposal.as_ref()).any(unwritten);
+    let write = if proposed { "; --write puts what is corrected in its place" } else { "" };
+    let _ = writeln!(text, "{} looked at, {faulty} with something to fix{write}", models(all.len()));
     text
 }
 

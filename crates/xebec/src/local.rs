@@ -45,6 +45,16 @@ impl Local {
         Ok(Self { backend, settings })
     }
 
+    /// How models would be started, for who starts none.
+    ///
+    /// # Errors
+    /// A variable is wrong.
+    pub(crate) fn settings() -> anyhow::Result<Settings> {
+        let config = settings(None)?;
+        logging::start(&config);
+        Ok(Settings::new(config.defaults))
+    }
+
     /// The engine, for people.
     pub(crate) fn engine(&self) -> String {
         let report = self.backend.report();

@@ -96,6 +96,70 @@ fn versions_and_labels_are_shown() {
     assert_eq!((&told["version"], &told["labels"]["stable"]), (&Value::from(2), &Value::from(1)));
 }
 
+/// The exit status, and standard output and error.
+fn ended(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = xebec(args);
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    (output.status.code(), out(&output), errors)
+}
+
+#[test]
+fn the_doctors_exit_status_says_whether_something_is_to_be_done() {
+    let (folder, model) = house("max_batch_size: 8 dynamic_batching { }");
+    let (status, said, _) = ended(&["doctor", path(&model)]);
+    assert_eq!((status, said.as_str()), (Some(0), "m: fine\n1 model looked at, 0 with something to fix\n"));
+    // A doubt is no fault.
+    fs::write(model.join("config.pbtxt"), "max_batch_size: 8").unwrap();
+    let (status, said, _) = ended(&["doctor", path(&model), "--no-load"]);
+    assert!(status == Some(0) && said.contains("warning: ") && said.contains("write dynamic_batching { }"), "{said}");
+    // A fault is one, by whatever part of the model it is asked for.
+    fs::write(model.join("config.pbtxt"), "max_batchsize: 8 dynamic_batching { }").unwrap();
+    for part in [folder.path(), &model, &model.join("1"), &model.join("config.pbtxt")] {
+        let (status, said, _) = ended(&["doctor", path(part), "--no-load"]);
+        assert!(status == Some(1) && said.starts_with("m\n  error: "), "{said}");
+        assert!(said.ends_with("1 with something to fix; --write puts what is corrected in its place\n"), "{said}");
+    }
+    // Without loading no engine is needed.
+    let mut without = Command::new(binary().unwrap());
+    without.args(["doctor", path(&model), "--no-load"]).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so");
+    let without = without.output().unwrap();
+    assert!(out(&without).contains("did you mean 'max_batch_size'?"), "{without:?}");
+    for (wrong, words) in [
+        (path(&model.join("none")), "cannot read "),
+        ("README.md", "README.md has no models: neither .onnx files nor folders such as NAME/1/model.onnx"),
+    ] {
+        let (status, said, errors) = ended(&["doctor", wrong, "--json"]);
+        assert!(status == Some(1) && said.is_empty() && errors.contains(words), "{said}{errors}");
+    }
+    assert_eq!(ended(&["doctor"]).0, Some(64));
+    assert_eq!(ended(&["doctor", path(&model), "--jsn"]).0, Some(64));
+}
+
+#[test]
+fn inspects_exit_status_says_whether_the_file_was_read() {
+    let (folder, model) = house("max_batch_size: 8 input { name: \"x\" data_type: TYPE_FP32 dims: [ -1, 4 ] }");
+    // It cannot be run as it is configured; what the file says is told all the same.
+    let (status, said, errors) = ended(&["inspect", path(&model)]);
+    assert!(status == Some(0) && said.contains("x  FLOAT [batch, 4]") && !said.contains("cost per run"), "{said}");
+    assert!(errors.starts_with("warning: it cannot be run as it is: config says input 'x'"), "{errors}");
+    let (status, said, errors) = ended(&["inspect", path(&model), "--json"]);
+    let told: Value = serde_json::from_str(&said).unwrap();
+    assert!(status == Some(0) && told["cost_error"].as_str().unwrap().contains("config says input 'x'"), "{said}");
+    assert_eq!(errors, "");
+    let version = model.join("1");
+    for (wrong, words) in [
+        (path(folder.path()), " is a folder of models; name "),
+        (path(&version), " is a part of a model; name "),
+        ("README.md", "is neither an .onnx file nor a model folder such as NAME/1/model.onnx"),
+        ("models/testdata/broken/truncated.onnx", "the file is damaged or not ONNX"),
+        ("nowhere", "cannot read nowhere"),
+    ] {
+        let (status, said, errors) = ended(&["inspect", wrong, "--json", "--no-run"]);
+        assert!(status == Some(1) && said.is_empty() && errors.contains(words), "{wrong}: {said}{errors}");
+    }
+    assert_eq!(ended(&["inspect"]).0, Some(64));
+}
+
 #[test]
 fn a_repository_that_serves_has_nothing_to_fix() {
     let run = xebec(&["doctor", "models/testdata/repository"]);

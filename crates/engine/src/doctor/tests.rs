@@ -191,6 +191,26 @@ fn versions_that_are_empty_missing_or_differ_are_told() {
 }
 
 #[test]
+fn a_model_is_named_by_any_of_its_parts_and_another_format_is_told_once() {
+    let (_folder, model) = house(SCALER, "max_batchsize: 8");
+    let whole = diagnose(&model);
+    assert!(whole.model == "m" && whole.is_faulty());
+    assert_eq!((diagnose(&model.join("1")), diagnose(&model.join("config.pbtxt"))), (whole.clone(), whole));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("saved/1/variables")).unwrap();
+    std::fs::write(folder.path().join("saved/1/saved_model.pb"), "x").unwrap();
+    std::fs::create_dir_all(folder.path().join("keras")).unwrap();
+    std::fs::write(folder.path().join("keras/model.h5"), b"\x89HDF\r\n\x1a\n").unwrap();
+    let all = examine(folder.path(), None, &settings(), &|_| ()).unwrap();
+    let said = |at: usize| match all[at].findings.as_slice() {
+        [one] => (all[at].model.clone(), one.message.clone()),
+        several => panic!("{several:?}"),
+    };
+    assert!(said(0).0 == "keras" && said(0).1.starts_with("it is HDF5, as Keras saves"), "{:?}", said(0));
+    assert!(said(1).0 == "saved" && said(1).1.starts_with("it is a TensorFlow SavedModel"), "{:?}", said(1));
+}
+
+#[test]
 fn broken_files_and_other_formats_are_told_for_every_model_of_a_repository() {
     let all = examine(&testdata("broken"), None, &settings(), &|_| ()).unwrap();
     let said = |name: &str| {

@@ -52,6 +52,19 @@ fn one_model_is_opened_by_its_file_or_its_folder_and_nothing_else_is_a_model() {
     assert_eq!((name("bare.onnx").unwrap(), name("tower").unwrap()), ("bare".into(), "tower".into()));
     assert!(name("notes.txt").unwrap_err().to_string().contains("neither an .onnx file nor a model folder"));
     assert!(name("missing").unwrap_err().to_string().contains("cannot read"));
+    // What is beside the model is told with what was meant.
+    write(root, "tower/config.pbtxt", "");
+    write(root, "7/1/model.onnx", "");
+    assert_eq!(name("7").unwrap(), "7", "a model may be called as a version is");
+    for (path, words) in [
+        ("tower/1", "tower/1 is a part of a model; name "),
+        ("tower/config.pbtxt", "tower/config.pbtxt is a part of a model; name "),
+    ] {
+        let said = name(path).unwrap_err().to_string();
+        assert!(said.contains(words) && said.ends_with("/tower"), "{said}");
+    }
+    let said = name("").unwrap_err().to_string();
+    assert!(said.contains(" is a folder of models; name ") && said.ends_with("/7"), "{said}");
 }
 
 #[test]
