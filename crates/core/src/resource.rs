@@ -128,6 +128,24 @@ pub enum Objective {
     Latency,
 }
 
+impl Objective {
+    /// Instances of a model that names no count, on so many cores.
+    pub const fn instances(self, cores: u32) -> u32 {
+        match self {
+            Self::Throughput => cores,
+            Self::Latency => 1,
+        }
+    }
+
+    /// Threads of a run of a model that names no count.
+    pub const fn threads(self, cores: u32) -> u32 {
+        match self {
+            Self::Throughput => 1,
+            Self::Latency => cores,
+        }
+    }
+}
+
 /// Execution providers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -208,7 +208,8 @@ pub fn open(path: &Path) -> Result<Candidate, RepositoryError> {
 }
 
 fn is_version(path: &Path) -> bool {
-    path.is_dir() && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Version::parse(name).is_ok())
+    path.is_dir()
+        && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Version::parse(name).is_ok())
 }
 
 fn has_version(folder: &Path) -> bool {
@@ -230,7 +231,9 @@ fn first_model(path: &Path) -> Option<PathBuf> {
     if !path.is_dir() || path.join("config.pbtxt").exists() || has_version(path) {
         return None;
     }
-    let is_bare = |entry: &PathBuf| entry.extension().is_some_and(|kind| kind == "onnx") && !entry.ends_with("model.onnx");
+    let is_bare = |entry: &PathBuf| {
+        entry.extension().is_some_and(|kind| kind == "onnx") && !entry.ends_with("model.onnx")
+    };
     entries(path).ok()?.into_iter().find(|entry| has_version(entry) || is_bare(entry))
 }
 

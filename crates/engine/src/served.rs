@@ -376,8 +376,7 @@ impl Starting {
         objective: Objective,
         seats: Vec<Option<Seat>>,
     ) -> Result<Engine, LoadError> {
-        let default = if objective == Objective::Latency { 1 } else { self.cores };
-        let instances = instances.unwrap_or(default).max(1);
+        let instances = instances.unwrap_or(objective.instances(self.cores)).max(1);
         let mut runners = Vec::new();
         let mut seats = seats.into_iter();
         for _ in 0..instances {

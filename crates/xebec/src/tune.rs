@@ -171,7 +171,8 @@ struct Tuning<'a> {
 impl<'a> Tuning<'a> {
     fn start(args: &'a TuneArgs, candidate: Candidate) -> anyhow::Result<Self> {
         let local = Local::start(args.onnxruntime_library.as_deref())?;
-        let (engine, cores) = (local.engine(), local.settings.defaults.cores);
+        let (engine, cores) = (local.engine(), local.settings.defaults.cores.max(1));
+        let objective = objective(&candidate, &local.settings.defaults);
         // As it is configured now.
         let served = local.serve(&candidate)?;
         let cut = Cut { rows: args.rows, free: args.free_extent, count: 64 };
@@ -182,7 +183,7 @@ impl<'a> Tuning<'a> {
         let (model, stop) = (candidate.name.to_string(), interrupt::on_interrupt()?);
         let house = House::new(local, candidate, all, args.rate, stop)?;
         let load = space.loads.get(space.loads.len() / 2).copied().unwrap_or(0);
-        let fallback = default_of(&space, cores).map(|arrangement| Point { arrangement, load });
+        let fallback = default_of(&space, objective, cores).map(|arrangement| Point { arrangement, load });
         Ok(Self {
             args,
             start: Point { arrangement: here, load },
@@ -249,17 +250,19 @@ fn rows_of(requests: &[Vec<xebec_core::Tensor>]) -> u32 {
     rows.and_then(|rows| u32::try_from(rows).ok()).unwrap_or(1).max(1)
 }
 
+/// What a model's threads are arranged for.
+fn objective(candidate: &Candidate, defaults: &Defaults) -> Objective {
+    candidate.resources.objective.unwrap_or(defaults.objective)
+}
+
 /// How a model is arranged as it is configured.
 fn at_hand(candidate: &Candidate, served: &Served, defaults: &Defaults) -> Arrangement {
     let batching = served.batching();
     let config = served.config();
     let count: i32 = config.instance_group.iter().map(|group| group.count.max(1)).sum();
     let threads = candidate.resources.threads.or_else(|| pbtxt::threads(candidate.config.as_ref()?));
-    let by_objective = match candidate.resources.objective.unwrap_or(defaults.objective) {
-        Objective::Throughput => 1,
-        Objective::Latency => defaults.cores.max(1),
-    };
-    let (instances, threads) = (u32::try_from(count).unwrap_or(1).max(1), threads.unwrap_or(by_objective));
+    let own = objective(candidate, defaults).threads(defaults.cores.max(1));
+    let (instances, threads) = (u32::try_from(count).unwrap_or(1).max(1), threads.unwrap_or(own));
     let class = if served.is_inline() { Class::Inline } else { Class::Queued { instances, threads } };
     let (batch, delay_us) = match &batching.mixes {
         Ok(()) => (served.info().max_batch_size, u64::try_from(batching.max_delay.as_micros()).unwrap_or(0)),
@@ -276,30 +279,44 @@ fn space(
     here: Arrangement,
     rows: u32,
 ) -> anyhow::Result<(Space, Vec<String>)> {
-    let cores = local.settings.defaults.cores.max(1);
-    let mut notes = Vec::new();
-    let mut classes = queued(args, cores);
+    let Allowed { inline, shared, notes } = allowed(local, candidate, rows)?;
+    let mut classes = queued(args, local.settings.defaults.cores.max(1));
     classes.push(here.class);
-    // Whether it can run inline and share runs is for the engine to say.
-    let asked = Arrangement { class: Class::Inline, batch: rows.max(64), delay_us: 0 };
-    let probe = local.serve(&arranged(candidate, asked)).or_else(|_| local.serve(candidate))?;
-    if probe.is_inline() {
-        classes.push(Class::Inline);
-    } else {
+    classes.extend(inline.then_some(Class::Inline));
+    let space = Space {
+        classes: distinct(classes),
+        batches: if shared { batches(&args.batch, here.batch, rows)? } else { vec![0] },
+        delays_us: distinct(or(&args.delay, || vec![0, 500, 2000, here.delay_us])),
+        // In an open loop nobody counts what is in flight.
+        loads: if args.rate.is_some() { vec![0] } else { distinct(args.concurrency.clone()) },
+    };
+    Ok((space, notes))
+}
+
+/// What a graph allows, however it is configured, with a note on what it does not.
+struct Allowed {
+    inline: bool,
+    shared: bool,
+    notes: Vec<String>,
+}
+
+/// Asks the engine, by the arrangement that wants most of it.
+fn allowed(local: &Local, candidate: &Candidate, rows: u32) -> anyhow::Result<Allowed> {
+    let most = Arrangement { class: Class::Inline, batch: rows.max(64), delay_us: 0 };
+    let served = local.serve(&arranged(candidate, most)).or_else(|_| local.serve(candidate))?;
+    let inline = served.is_inline();
+    let mut notes = Vec::new();
+    if !inline {
         notes.push("the model is not tiny, or its rows differ in size: it does not run inline".to_owned());
     }
-    let batches = match &probe.batching().mixes {
-        Ok(()) => batches(&args.batch, here.batch, rows)?,
-        Err(reason) => {
-            notes.push(format!("requests never share a run: {reason}"));
-            vec![0]
-        }
-    };
-    let delays_us =
-        if args.delay.is_empty() { vec![0, 500, 2000, here.delay_us] } else { args.delay.clone() };
-    let loads = if args.rate.is_some() { vec![0] } else { args.concurrency.clone() };
-    let (classes, delays_us, loads) = (distinct(classes), distinct(delays_us), distinct(loads));
-    Ok((Space { classes, batches, delays_us, loads }, notes))
+    let mixes = &served.batching().mixes;
+    notes.extend(mixes.as_ref().err().map(|reason| format!("requests never share a run: {reason}")));
+    Ok(Allowed { inline, shared: mixes.is_ok(), notes })
+}
+
+/// What was given, or else the tool's own choice.
+fn or<T: Clone>(given: &[T], own: impl FnOnce() -> Vec<T>) -> Vec<T> {
+    if given.is_empty() { own() } else { given.to_vec() }
 }
 
 fn distinct<T: Ord>(mut list: Vec<T>) -> Vec<T> {
@@ -310,8 +327,7 @@ fn distinct<T: Ord>(mut list: Vec<T>) -> Vec<T> {
 
 /// Instance threads to try, with the threads of their runs.
 fn queued(args: &TuneArgs, cores: u32) -> Vec<Class> {
-    let or = |given: &[u32], most: u32| if given.is_empty() { powers(most) } else { given.to_vec() };
-    let (all, threads) = (or(&args.instances, cores * 2), or(&args.threads, cores));
+    let (all, threads) = (or(&args.instances, || powers(cores * 2)), or(&args.threads, || powers(cores)));
     let free = args.instances.is_empty() && args.threads.is_empty();
     // More threads in all than twice the cores only get in each other's way.
     let fits = |instances: u32, threads: u32| !free || instances * threads <= cores * 2;
@@ -323,7 +339,7 @@ fn queued(args: &TuneArgs, cores: u32) -> Vec<Class> {
 /// Batches to try: those that were asked for, or what is there now and powers of four above it up to 64. A batch bounds
 /// the rows of a request too: what callers may send today they may send tomorrow, unless a smaller one is asked for.
 fn batches(given: &[u32], now: u32, rows: u32) -> anyhow::Result<Vec<u32>> {
-    let mut batches = if given.is_empty() { vec![now, 1, 4, 16, 64] } else { given.to_vec() };
+    let mut batches = or(given, || vec![now, 1, 4, 16, 64]);
     let least = if given.is_empty() { rows.max(now) } else { rows };
     batches.retain(|batch| *batch >= least);
     if batches.is_empty() {
@@ -340,10 +356,15 @@ fn powers(most: u32) -> Vec<u32> {
     all
 }
 
-/// What a server does with a model that says nothing.
-fn default_of(space: &Space, cores: u32) -> Option<Arrangement> {
-    let inline = space.classes.contains(&Class::Inline).then_some(Class::Inline);
-    let class = inline.unwrap_or(Class::Queued { instances: cores, threads: 1 });
+/// What a server does with a model that says nothing, if that is among what is tried.
+fn default_of(space: &Space, objective: Objective, cores: u32) -> Option<Arrangement> {
+    let queued = Class::Queued { instances: objective.instances(cores), threads: objective.threads(cores) };
+    let all = match objective {
+        Objective::Throughput => vec![Class::Inline, queued],
+        // All cores are for one run, also of a tiny model.
+        Objective::Latency => vec![queued],
+    };
+    let class = all.into_iter().find(|class| space.classes.contains(class))?;
     Some(Arrangement { class, batch: *space.batches.last()?, delay_us: 0 })
 }
 
@@ -387,6 +408,32 @@ mod tests {
         for wrong in ["10", "ms", "-1s", "0s", "1e99s", "1d", "nan s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TuneArgs,
+    }
+
+    fn classes(more: &[&str], cores: u32) -> Space {
+        let line = [&["tune", "model.onnx"], more].concat();
+        let args = <Line as clap::Parser>::try_parse_from(line).unwrap().args;
+        Space { classes: queued(&args, cores), batches: vec![8], delays_us: vec![0], loads: vec![1] }
+    }
+
+    #[test]
+    fn what_a_server_does_by_itself_is_tried_for_either_objective() {
+        for cores in 1..=64 {
+            let space = classes(&[], cores);
+            let class = |objective| default_of(&space, objective, cores).unwrap().class;
+            assert_eq!(class(Objective::Throughput), Class::Queued { instances: cores, threads: 1 });
+            assert_eq!(class(Objective::Latency), Class::Queued { instances: 1, threads: cores });
+        }
+        // Nothing is tried that the flags leave out.
+        let few = classes(&["--instances", "1,2", "--threads", "1"], 4);
+        assert_eq!(default_of(&few, Objective::Throughput, 4), None);
+        assert_eq!(default_of(&few, Objective::Latency, 4), None);
     }
 
     #[test]

@@ -111,13 +111,19 @@ fn the_doctors_exit_status_says_whether_something_is_to_be_done() {
     // A doubt is no fault.
     fs::write(model.join("config.pbtxt"), "max_batch_size: 8").unwrap();
     let (status, said, _) = ended(&["doctor", path(&model), "--no-load"]);
-    assert!(status == Some(0) && said.contains("warning: ") && said.contains("write dynamic_batching { }"), "{said}");
+    assert!(
+        status == Some(0) && said.contains("warning: ") && said.contains("write dynamic_batching { }"),
+        "{said}"
+    );
     // A fault is one, by whatever part of the model it is asked for.
     fs::write(model.join("config.pbtxt"), "max_batchsize: 8 dynamic_batching { }").unwrap();
     for part in [folder.path(), &model, &model.join("1"), &model.join("config.pbtxt")] {
         let (status, said, _) = ended(&["doctor", path(part), "--no-load"]);
         assert!(status == Some(1) && said.starts_with("m\n  error: "), "{said}");
-        assert!(said.ends_with("1 with something to fix; --write puts what is corrected in its place\n"), "{said}");
+        assert!(
+            said.ends_with("1 with something to fix; --write puts what is corrected in its place\n"),
+            "{said}"
+        );
     }
     // Without loading no engine is needed.
     let mut without = Command::new(binary().unwrap());
@@ -137,14 +143,21 @@ fn the_doctors_exit_status_says_whether_something_is_to_be_done() {
 
 #[test]
 fn inspects_exit_status_says_whether_the_file_was_read() {
-    let (folder, model) = house("max_batch_size: 8 input { name: \"x\" data_type: TYPE_FP32 dims: [ -1, 4 ] }");
+    let (folder, model) =
+        house("max_batch_size: 8 input { name: \"x\" data_type: TYPE_FP32 dims: [ -1, 4 ] }");
     // It cannot be run as it is configured; what the file says is told all the same.
     let (status, said, errors) = ended(&["inspect", path(&model)]);
-    assert!(status == Some(0) && said.contains("x  FLOAT [batch, 4]") && !said.contains("cost per run"), "{said}");
+    assert!(
+        status == Some(0) && said.contains("x  FLOAT [batch, 4]") && !said.contains("cost per run"),
+        "{said}"
+    );
     assert!(errors.starts_with("warning: it cannot be run as it is: config says input 'x'"), "{errors}");
     let (status, said, errors) = ended(&["inspect", path(&model), "--json"]);
     let told: Value = serde_json::from_str(&said).unwrap();
-    assert!(status == Some(0) && told["cost_error"].as_str().unwrap().contains("config says input 'x'"), "{said}");
+    assert!(
+        status == Some(0) && told["cost_error"].as_str().unwrap().contains("config says input 'x'"),
+        "{said}"
+    );
     assert_eq!(errors, "");
     let version = model.join("1");
     for (wrong, words) in [

@@ -162,12 +162,14 @@ impl Builder<'_> {
         let Files { graph, bytes, lease } = self.read(path, stamp)?;
         let candidate = &self.wanted.candidate;
         let defaults = &self.settings.defaults;
-        let stateful = plan::read(candidate, defaults.instances.unwrap_or(defaults.cores))?;
+        let objective = candidate.resources.objective.unwrap_or(defaults.objective);
+        let own = objective.instances(defaults.cores);
+        let stateful = plan::read(candidate, defaults.instances.unwrap_or(own))?;
         let candidate = stateful.as_ref().map_or(candidate, |(_, inner)| inner);
         let mut plan = complete::plan(candidate, version, &graph, defaults)?;
         if stateful.is_some() {
             // An answer lets the next request of its sequence run: not in the middle of a run on an I/O core.
-            plan.instances.get_or_insert(plan.cores);
+            plan.instances.get_or_insert(own);
         }
         for Idle { path, why } in self.entry.news(self.idle()) {
             tracing::warn!(model = %self.entry.name, field = %path, %why, "a field of its configuration has no effect");

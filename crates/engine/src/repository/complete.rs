@@ -114,7 +114,8 @@ pub fn plan(
         None => Default::default(),
     };
     let instances = candidate.resources.instances.or(groups.instances).or(defaults.instances);
-    let config = answer::config(&info, given, &batching, instances.unwrap_or(defaults.cores));
+    let config =
+        answer::config(&info, given, &batching, instances.unwrap_or(objective.instances(defaults.cores)));
     Ok(Plan {
         info,
         config,
