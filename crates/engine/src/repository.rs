@@ -9,6 +9,7 @@ use stamp::Stamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
+    fs::Metadata,
     io,
     path::{Component, Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -372,7 +373,7 @@ pub(crate) fn folder(
     let path = folder.join("config.pbtxt");
     let config = match given {
         Some(config) => Some(config.clone()),
-        None if path.exists() => Some(config::read(&inside(root, &path)?, &name)?),
+        None if there(&path)?.is_some() => Some(config::read(&inside(root, &path)?, &name)?),
         None => None,
     };
     let file = model_file(config.as_ref(), &path)?;
@@ -381,10 +382,12 @@ pub(crate) fn folder(
         let version =
             entry.file_name().and_then(|name| name.to_str()).and_then(|name| Version::parse(name).ok());
         let (Some(version), true) = (version, entry.is_dir()) else { continue };
-        let model = entry.join(&file);
+        let mut model = entry.join(&file);
         // A directory of that name holds the file and its external data.
-        let model = if model.is_dir() { model.join("model.onnx") } else { model };
-        if model.exists() {
+        if there(&model)?.is_some_and(|it| it.is_dir()) {
+            model.push("model.onnx");
+        }
+        if there(&model)?.is_some() {
             versions.insert(version, inside(root, &model)?);
         }
     }
@@ -567,6 +570,17 @@ fn inside(root: &Path, path: &Path) -> Result<PathBuf, RepositoryError> {
 
 fn canonical(path: &Path) -> Result<PathBuf, RepositoryError> {
     path.canonicalize().map_err(|source| RepositoryError::Read { path: path.to_owned(), source })
+}
+
+/// What a path leads to, if it leads anywhere; what may not be looked at is no more missing than it is there.
+fn there(path: &Path) -> Result<Option<Metadata>, RepositoryError> {
+    match path.metadata() {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(source) => Err(RepositoryError::Read { path: path.to_owned(), source }),
+    }
 }
 
 /// Entries of a folder, by name, so that every scan finds the same order.

@@ -54,8 +54,6 @@ fn one_model_is_opened_by_its_file_or_its_folder_and_nothing_else_is_a_model() {
     assert!(name("missing").unwrap_err().to_string().contains("cannot read"));
     // What is beside the model is told with what was meant.
     write(root, "tower/config.pbtxt", "");
-    write(root, "7/1/model.onnx", "");
-    assert_eq!(name("7").unwrap(), "7", "a model may be called as a version is");
     for (path, words) in [
         ("tower/1", "tower/1 is a part of a model; name "),
         ("tower/config.pbtxt", "tower/config.pbtxt is a part of a model; name "),
@@ -64,7 +62,9 @@ fn one_model_is_opened_by_its_file_or_its_folder_and_nothing_else_is_a_model() {
         assert!(said.contains(words) && said.ends_with("/tower"), "{said}");
     }
     let said = name("").unwrap_err().to_string();
-    assert!(said.contains(" is a folder of models; name ") && said.ends_with("/7"), "{said}");
+    assert!(said.contains(" is a folder of models; name ") && said.ends_with("/bare.onnx"), "{said}");
+    write(root, "7/1/model.onnx", "");
+    assert_eq!(name("7").unwrap(), "7", "a model may be called as a version is");
 }
 
 #[test]
@@ -257,7 +257,10 @@ fn a_name_that_is_nearly_one_of_the_schema_is_told() {
     for (text, meant) in [
         ("max_batchsize: 8", "did you mean 'max_batch_size'?"),
         ("input { name: \"x\" data_type: TYPE_FLOAT32 }", "did you mean 'TYPE_FP32'?"),
+        ("input { name: \"x\" data_type: TYPE_FLOAT }", "did you mean 'TYPE_FP32'?"),
+        ("input { name: \"x\" data_type: type_bytes }", "did you mean 'TYPE_STRING'?"),
         ("instance_group { kind: KIND_CPUS }", "did you mean 'KIND_CPU'?"),
+        ("instance_group { kind: A_TPU }", "known are KIND_AUTO, KIND_GPU, KIND_CPU, KIND_MODEL"),
         ("dynamic_batching { preferred_batch_sizes: [ 1 ] }", "did you mean 'preferred_batch_size'?"),
     ] {
         let said = parse(text).unwrap_err();

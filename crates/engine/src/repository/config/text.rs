@@ -81,28 +81,45 @@ fn place(schema: &MessageDescriptor, error: &ParseError, text: &str) -> Fault {
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
     let said = error.to_string();
-    let message = match meant(schema, &said) {
-        Some(meant) => format!("{said}; did you mean '{meant}'?"),
+    let message = match way_out(schema, &said) {
+        Some(way_out) => format!("{said}; {way_out}"),
         None => said,
     };
     Fault { line, column, message }
 }
 
-/// The known name that is nearest to the unknown one in the parser's words.
-fn meant(schema: &MessageDescriptor, said: &str) -> Option<String> {
+/// What other formats and languages call the datatypes of the schema.
+const ALIASES: [(&str, &str); 6] = [
+    ("TYPE_FLOAT", "TYPE_FP32"),
+    ("TYPE_DOUBLE", "TYPE_FP64"),
+    ("TYPE_HALF", "TYPE_FP16"),
+    ("TYPE_BFLOAT16", "TYPE_BF16"),
+    ("TYPE_LONG", "TYPE_INT64"),
+    ("TYPE_BYTES", "TYPE_STRING"),
+];
+
+/// The known name that was perhaps meant by the unknown one in the parser's words, or else those that a value may have.
+fn way_out(schema: &MessageDescriptor, said: &str) -> Option<String> {
     let mut quoted = said.split('\'').skip(1).step_by(2);
     let (name, place) = (quoted.next()?, quoted.next()?);
     let pool = schema.parent_pool();
-    let known: Vec<String> = match () {
-        () if said.starts_with("field ") => {
-            pool.get_message_by_name(place)?.fields().map(|field| field.name().to_owned()).collect()
-        }
-        () if said.starts_with("value ") => {
-            pool.get_enum_by_name(place)?.values().map(|value| value.name().to_owned()).collect()
-        }
-        () => return None,
+    let meant = |known: &[String]| {
+        let alias =
+            ALIASES.iter().find(|(alias, _)| name.eq_ignore_ascii_case(alias)).map(|(_, meant)| *meant);
+        let alias = alias.filter(|meant| known.iter().any(|known| known == meant));
+        let meant = alias.or_else(|| nearest(name, known.iter().map(String::as_str)))?;
+        Some(format!("did you mean '{meant}'?"))
     };
-    nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
+    if said.starts_with("field ") {
+        let message = pool.get_message_by_name(place)?;
+        return meant(&message.fields().map(|field| field.name().to_owned()).collect::<Vec<_>>());
+    }
+    if said.starts_with("value ") {
+        let values = pool.get_enum_by_name(place)?;
+        let known: Vec<String> = values.values().map(|value| value.name().to_owned()).collect();
+        return meant(&known).or_else(|| Some(format!("known are {}", known.join(", "))));
+    }
+    None
 }
 
 /// The name that differs least, if it does not differ much.
