@@ -327,7 +327,10 @@ fn distinct<T: Ord>(mut list: Vec<T>) -> Vec<T> {
 
 /// Instance threads to try, with the threads of their runs.
 fn queued(args: &TuneArgs, cores: u32) -> Vec<Class> {
-    let (all, threads) = (or(&args.instances, || powers(cores * 2)), or(&args.threads, || powers(cores)));
+    let (all, threads) = (
+        or(&args.instances, || [powers(cores), vec![cores * 2]].concat()),
+        or(&args.threads, || powers(cores)),
+    );
     let free = args.instances.is_empty() && args.threads.is_empty();
     // More threads in all than twice the cores only get in each other's way.
     let fits = |instances: u32, threads: u32| !free || instances * threads <= cores * 2;
