@@ -51,7 +51,7 @@ impl Local {
     /// A variable is wrong.
     pub(crate) fn settings() -> anyhow::Result<Settings> {
         let config = settings(None)?;
-        logging::start(&config);
+        logging::start(&config, std::io::stderr);
         Ok(Settings::new(config.defaults))
     }
 

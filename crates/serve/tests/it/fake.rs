@@ -89,6 +89,11 @@ impl Upstream for Fake {
     }
 }
 
+fn unknown(model: &str, version: &str) -> InferError {
+    let known = "version 1, and label stable (1)".into();
+    InferError::UnknownVersion { model: model.into(), version: version.into(), known }
+}
+
 /// The models, all of version 1 but for one that is loading.
 pub(crate) struct Models(Vec<Arc<Fake>>);
 
@@ -116,11 +121,8 @@ impl Router for Models {
             VersionRef::Newest | VersionRef::Number(Version::FIRST) | VersionRef::Label("stable") => {
                 Ok(Arc::<Fake>::clone(fake))
             }
-            other => Err(InferError::UnknownVersion {
-                model: name.into(),
-                version: format!("{other:?}"),
-                known: "version 1".into(),
-            }),
+            VersionRef::Number(other) => Err(unknown(name, &other.to_string())),
+            VersionRef::Label(other) => Err(unknown(name, other)),
         }
     }
 

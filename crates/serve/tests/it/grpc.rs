@@ -92,6 +92,19 @@ async fn errors_have_the_texts_that_clients_compare_and_ours_say_what_to_do() {
         let (_, got, message) = call(&mut client, INFER, &request).await;
         assert_eq!((got, message.as_str()), (status, text));
     }
+    // A version by its label: where it is none, what there is stands behind.
+    for (label, status, text) in [
+        ("stable", 0, ""),
+        (
+            "staple",
+            5,
+            "Request for unknown model: 'echo' version staple is not found; the model has version 1, and label stable (1)",
+        ),
+    ] {
+        let request = ModelInferRequest { model_version: label.into(), ..row("echo") };
+        let (_, got, message) = call(&mut client, INFER, &request).await;
+        assert_eq!((got, message.as_str()), (status, text));
+    }
     // A request that only names a model, written by other types.
     let (_, status, message) = call(&mut client, INFER, &HealthCheckRequest { service: "m".into() }).await;
     assert_eq!((status, message.as_str()), (5, "Request for unknown model: 'm' is not found"));

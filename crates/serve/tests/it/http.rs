@@ -158,7 +158,7 @@ fn unknown_models_versions_and_paths_are_not_found_in_the_words_that_clients_kno
         let answer = server.get(path);
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((answer.status, &body["error"]), (404, &error.into()), "{path}");
-        assert!(!body["hint"].as_str().unwrap_or_default().is_empty() || error.contains("version"), "{path}");
+        assert!(!body["hint"].as_str().unwrap_or_default().is_empty(), "{path}");
     }
     assert!(server.unrouted.counts().contains(&(404, 12)));
 }
