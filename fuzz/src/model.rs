@@ -6,7 +6,7 @@ use std::{
 };
 use xebec_core::{
     Code, Datatype, InferError, InferRequest, InferResponse, ModelInfo, ModelName, Permit, Tensor, Timings,
-    Version,
+    Version, VersionRef,
     metrics::ModelMetrics,
     model::TensorInfo,
     model_config::ModelConfig,
@@ -154,15 +154,17 @@ impl Models {
 }
 
 impl Router for Models {
-    fn route(&self, permit: &Permit, version: Option<Version>) -> Result<Arc<dyn Upstream>, InferError> {
+    fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
         let name = permit.model().map(ModelName::as_str).unwrap_or_default();
         let found = self.models.iter().find(|echo| echo.info.name.as_str() == name);
         let echo = found.ok_or_else(|| InferError::UnknownModel { model: name.into() })?;
         match version {
-            Some(other) if other != Version::FIRST => {
-                Err(InferError::UnknownVersion { model: name.into(), version: other.to_string() })
-            }
-            _ => Ok(Arc::<Echo>::clone(echo)),
+            VersionRef::Newest | VersionRef::Number(Version::FIRST) => Ok(Arc::<Echo>::clone(echo)),
+            VersionRef::Number(_) | VersionRef::Label(_) => Err(InferError::UnknownVersion {
+                model: name.into(),
+                version: "another".into(),
+                known: "version 1".into(),
+            }),
         }
     }
 
@@ -178,6 +180,7 @@ impl Router for Models {
         let row = |echo: &Arc<Echo>| ModelRow {
             name: echo.info.name.clone(),
             version: Some(Version::FIRST),
+            labels: Vec::new(),
             state: ModelState::Ready { note: String::new() },
         };
         self.models.iter().map(row).collect()
