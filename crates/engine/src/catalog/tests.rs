@@ -808,7 +808,7 @@ fn a_load_sees_every_file_that_the_model_was_made_of() {
     ];
     let house = House::new(&files);
     let label = || {
-        let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+        let upstream = house.catalog.route(&permit("m", Verb::Infer), VersionRef::Newest).unwrap();
         upstream.labels("y")[0].to_string()
     };
     assert_eq!(label(), "cat");
@@ -832,8 +832,13 @@ fn a_changed_file_of_labels_is_polled_also_of_a_model_that_could_not_be_loaded()
     let house = House::new(&[("m/1/model.onnx", &scaler(1.0)), ("m/config.pbtxt", LABELLED.as_bytes())]);
     assert!(house.ask("m", None).is_err());
     let poller = house.catalog.follow(Poll::new(&house.scan()), Duration::from_millis(10)).unwrap();
-    let label =
-        || house.catalog.route(&permit("m", Verb::Infer), None).ok().map(|up| up.labels("y")[0].to_string());
+    let label = || {
+        house
+            .catalog
+            .route(&permit("m", Verb::Infer), VersionRef::Newest)
+            .ok()
+            .map(|up| up.labels("y")[0].to_string())
+    };
     for text in ["cat", "dog"] {
         house.put("m/labels.txt", text.as_bytes());
         until("it is seen", || label().as_deref() == Some(text));
