@@ -487,7 +487,7 @@ fn a_version_counts_on_over_its_loads_and_anew_with_other_buckets() {
     let house = House::new(&[("m/1/model.onnx", &scaler(1.0))]);
     let runs = || {
         house.ask("m", None).unwrap();
-        let upstream = house.catalog.route(&permit("m", Verb::Infer), None).unwrap();
+        let upstream = house.catalog.route(&permit("m", Verb::Infer), VersionRef::Newest).unwrap();
         upstream.metrics().executions.get()
     };
     assert_eq!(runs(), 1);
