@@ -114,6 +114,15 @@ pub trait Router: Send + Sync {
     /// The model or version is unknown, loading or not available.
     fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError>;
 
+    /// As [`Self::route`], for whoever only reads about the revision: one that is not in memory is described by what
+    /// was kept of it, and takes no requests.
+    ///
+    /// # Errors
+    /// As there; [`InferError::NotResident`] if it was never in memory.
+    fn describe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
+        self.route(permit, version)
+    }
+
     /// Brings the permit's model back into memory, after [`Self::route`] said [`InferError::NotResident`].
     fn wake(&self, permit: &Permit, done: Done);
 
@@ -123,7 +132,8 @@ pub trait Router: Send + Sync {
     /// Every model and version known.
     fn models(&self) -> Vec<ModelRow>;
 
-    /// Every loaded revision, for the metrics page and for nothing that a caller sees.
+    /// Every served revision that was loaded, also one that is not in memory now: for the metrics page and for nothing
+    /// that a caller sees.
     fn upstreams(&self) -> Vec<Arc<dyn Upstream>>;
 
     /// Whether everything that should serve does.

@@ -422,7 +422,7 @@ fn unknown(permit: &Permit) -> InferError {
 const SHOWN: usize = 64;
 
 /// The version that is asked for.
-fn choose(entry: &Entry, face: &Face, wanted: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
+fn choose<'a>(entry: &Entry, face: &'a Face, wanted: VersionRef<'_>) -> Result<&'a State, InferError> {
     let model = || entry.name.to_string();
     let unknown =
         |version: String| InferError::UnknownVersion { model: model(), version, known: face.known() };
@@ -440,8 +440,7 @@ fn choose(entry: &Entry, face: &Face, wanted: VersionRef<'_>) -> Result<Arc<dyn 
         }
     };
     match state {
-        State::Ready(loaded) if !loaded.served.is_broken() => Ok(Arc::clone(&loaded.upstream)),
-        state if state.serves() => Err(InferError::NotResident { model: model() }),
+        state if state.serves() => Ok(state),
         _ => Err(InferError::VersionNotReady { model: model(), version: version.get() }),
     }
 }
@@ -451,7 +450,15 @@ impl Router for Catalog {
         let models = self.core.models.load();
         let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
         self.core.touch(entry);
-        choose(entry, &entry.face.load(), version)
+        let upstream = choose(entry, &entry.face.load(), version)?.upstream();
+        upstream.ok_or_else(|| InferError::NotResident { model: entry.name.to_string() })
+    }
+
+    fn describe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
+        let models = self.core.models.load();
+        let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
+        let described = choose(entry, &entry.face.load(), version)?.described();
+        described.ok_or_else(|| InferError::NotResident { model: entry.name.to_string() })
     }
 
     fn wake(&self, permit: &Permit, done: Done) {
@@ -485,8 +492,7 @@ impl Router for Catalog {
         let models = self.core.models.load();
         let mut all = Vec::new();
         for entry in models.values() {
-            let face = entry.face.load();
-            all.extend(face.ready().map(|(_, loaded)| Arc::clone(&loaded.upstream)));
+            all.extend(entry.face.load().versions.values().filter_map(State::described));
         }
         all.sort_by(|a, b| (&a.info().name, a.info().version).cmp(&(&b.info().name, b.info().version)));
         all

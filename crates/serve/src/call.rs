@@ -93,15 +93,37 @@ impl Service {
         Ok(Routed { permit, upstream, version })
     }
 
+    /// Admits a caller to read about a model. Only one that was never in memory is loaded for that: who reads about all
+    /// models must not send those out of memory that others use.
+    pub(crate) async fn read_about<'a>(
+        &self,
+        principal: &Principal,
+        model: &str,
+        version_text: &'a str,
+    ) -> Result<Routed<'a>, InferError> {
+        let permit = self.admit_to(principal, Verb::ReadModel, model)?;
+        let version = VersionRef::read(version_text);
+        let upstream = self.awake(&permit, || self.0.router.describe(&permit, version)).await?;
+        Ok(Routed { permit, upstream, version })
+    }
+
     async fn find_awake(
         &self,
         permit: &Permit,
         version: VersionRef<'_>,
     ) -> Result<Arc<dyn Upstream>, InferError> {
+        self.awake(permit, || self.0.router.route(permit, version)).await
+    }
+
+    async fn awake(
+        &self,
+        permit: &Permit,
+        find: impl Fn() -> Result<Arc<dyn Upstream>, InferError>,
+    ) -> Result<Arc<dyn Upstream>, InferError> {
         for _ in 0..WAKES {
-            match self.0.router.route(permit, version) {
+            match find() {
                 Err(InferError::NotResident { .. }) => wait(|done| self.0.router.wake(permit, done)).await?,
-                routed => return routed,
+                found => return found,
             }
         }
         // Sent out again each time before its turn came.

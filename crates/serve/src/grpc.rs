@@ -282,7 +282,7 @@ impl Service {
         name: &str,
         version: &'a str,
     ) -> Result<Routed<'a>, GrpcStatus> {
-        let routed = self.route_awake(principal, Verb::ReadModel, name, version).await;
+        let routed = self.read_about(principal, name, version).await;
         routed.map_err(|error| status(&error, ""))
     }
 

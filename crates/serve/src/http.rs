@@ -167,7 +167,7 @@ impl Service {
                 }
             }
             Wanted::Config => {
-                let routed = self.route_awake(principal, Verb::ReadModel, model, version).await?;
+                let routed = self.read_about(principal, model, version).await?;
                 Ok(answer::bytes(200, crate::model_config::json(routed.upstream.config())?.into()))
             }
             Wanted::Statistics => {
@@ -175,7 +175,7 @@ impl Service {
                 Ok(json(200, &statistics::json(&statistics)))
             }
             Wanted::Metadata | Wanted::Infer => {
-                let routed = self.route_awake(principal, Verb::ReadModel, model, version).await?;
+                let routed = self.read_about(principal, model, version).await?;
                 Ok(json(200, &self.rest_metadata(&routed)))
             }
         }

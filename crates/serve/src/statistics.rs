@@ -4,15 +4,15 @@
 //!
 //! # Source
 //! Triton Inference Server, "Statistics Extension".
-use crate::{Service, call::Routed};
+use crate::Service;
 use serde_json::{Map, Value, json};
-use xebec_core::{Code, InferError, Principal, Verb};
+use xebec_core::{Code, InferError, Permit, Principal, Verb, VersionRef, port::Upstream};
 use xebec_net::wire::inference::{
     InferBatchStatistics, InferStatistics, ModelStatistics, ModelStatisticsResponse, StatisticDuration,
 };
 
 impl Service {
-    /// Of one version; of all ready ones of a model if `version` is empty; of all models if `name` is, too.
+    /// Of one version; of all that serve of a model if `version` is empty; of all models if `name` is, too.
     ///
     /// # Errors
     /// As of routing: an unknown model or version, one that is not ready, a caller who may not.
@@ -22,38 +22,45 @@ impl Service {
         name: &str,
         version: &str,
     ) -> Result<ModelStatisticsResponse, InferError> {
-        let one = |name: &str, version: &str| {
-            self.route(principal, Verb::ReadModel, name, version).map(|routed| of(&routed))
-        };
         let model_stats = if name.is_empty() && version.is_empty() {
             self.admit(principal, Verb::ReadServer, None)?;
             let mut all = Vec::new();
             for row in self.0.router.models().iter().filter(|row| row.state.is_ready()) {
-                let version = row.version.map(|version| version.to_string()).unwrap_or_default();
-                match one(row.name.as_str(), &version) {
+                let permit = self.admit(principal, Verb::ReadModel, Some(&row.name));
+                match permit.and_then(|permit| {
+                    self.count(&permit, row.version.map_or(VersionRef::Newest, VersionRef::Number))
+                }) {
                     Ok(statistics) => all.push(statistics),
-                    // Not this caller's, gone since the list was made, or not in memory.
+                    // Not this caller's, gone since the list was made, or never in memory.
                     Err(error) if error.code() != Code::Internal => {}
                     Err(error) => return Err(error),
                 }
             }
             all
         } else {
-            let newest = self.route_awake(principal, Verb::ReadModel, name, version).await?;
+            let newest = self.read_about(principal, name, version).await?;
             if version.is_empty() {
                 let versions = self.0.router.versions(&newest.permit);
-                versions.iter().map(|version| one(name, &version.to_string())).collect::<Result<_, _>>()?
+                let each =
+                    versions.iter().map(|version| self.count(&newest.permit, VersionRef::Number(*version)));
+                // Of one that was never in memory nothing was counted.
+                let each = each.filter(|one| !matches!(one, Err(InferError::NotResident { .. })));
+                each.collect::<Result<_, _>>()?
             } else {
-                vec![of(&newest)]
+                vec![of(&newest.permit, &*newest.upstream)]
             }
         };
         Ok(ModelStatisticsResponse { model_stats })
     }
+
+    fn count(&self, permit: &Permit, version: VersionRef<'_>) -> Result<ModelStatistics, InferError> {
+        Ok(of(permit, &*self.0.router.describe(permit, version)?))
+    }
 }
 
-fn of(routed: &Routed<'_>) -> ModelStatistics {
-    let (info, metrics) = (routed.upstream.info(), routed.upstream.metrics());
-    let tenant = metrics.tenant(routed.permit.tenant());
+fn of(permit: &Permit, upstream: &dyn Upstream) -> ModelStatistics {
+    let (info, metrics) = (upstream.info(), upstream.metrics());
+    let tenant = metrics.tenant(permit.tenant());
     let count = tenant.success.get();
     // What was answered from the cache neither waited nor ran.
     let ran = count.saturating_sub(tenant.cache.hits.get());

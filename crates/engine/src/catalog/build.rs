@@ -5,7 +5,7 @@
 use super::{
     CatalogError, Settings,
     budget::{Budget, Lease, Neighbours, NoLease},
-    entry::{Entry, Loaded, State, Wanted},
+    entry::{Entry, Loaded, Remembered, State, Wanted},
     reason::Reason,
 };
 use crate::{
@@ -29,7 +29,7 @@ use std::{
     sync::{Arc, Weak},
     time::Instant,
 };
-use xebec_core::{Version, model_config::ModelConfig, port::Upstream};
+use xebec_core::{Version, metrics::ModelMetrics, model_config::ModelConfig, port::Upstream};
 
 /// How often files are read again that were replaced while they were loaded.
 const TRIES: usize = 3;
@@ -103,6 +103,7 @@ struct Parsed {
 struct Started {
     served: Arc<Served>,
     sequenced: Option<Arc<Sequenced>>,
+    metrics: Arc<ModelMetrics>,
     lease: Option<Arc<Lease>>,
 }
 
@@ -124,7 +125,7 @@ impl Builder<'_> {
                 tracing::info!(path = %path.display(), "replaced while it was loaded");
                 continue;
             }
-            let Started { served, sequenced, lease } = outcome?;
+            let Started { served, sequenced, metrics, lease } = outcome?;
             let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
             served.metrics().load_us.set(load_us);
             let upstream: Arc<dyn Upstream> = match &sequenced {
@@ -133,7 +134,8 @@ impl Builder<'_> {
             };
             let upstream = self.kept(upstream);
             let wanted = Arc::clone(self.wanted);
-            return Ok(Loaded { upstream, served, sequenced, wanted, stamp, lease });
+            let remembered = Remembered::of(&*upstream, metrics).into();
+            return Ok(Loaded { upstream, served, sequenced, remembered, wanted, stamp, lease });
         }
         Err(CatalogError::Replaced { path: path.to_owned() })
     }
@@ -178,6 +180,7 @@ impl Builder<'_> {
         plan.load.aside = self.aside;
         plan.observer.clone_from(&self.settings.observer);
         plan.metrics = self.entry.metrics(version, plan.metrics.bounds());
+        let metrics = Arc::clone(&plan.metrics);
         plan.guard = Some(self.guard(version, lease.clone()));
         let model = self.backend.load(path, &graph, plan.load.clone())?;
         let model = Arc::new(Pinned { model, path: path.to_owned(), stamp: stamp.clone() });
@@ -188,7 +191,7 @@ impl Builder<'_> {
         let layer = |(plan, _)| Sequenced::start(Arc::clone(&served), plan);
         let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
         let sequenced = stateful.map(layer).transpose().map_err(threads)?;
-        Ok(Started { served, sequenced, lease })
+        Ok(Started { served, sequenced, metrics, lease })
     }
 
     fn idle(&self) -> Vec<Idle> {

@@ -19,9 +19,10 @@ use std::{
 };
 use tempfile::TempDir;
 use xebec_core::{
-    InferError, ModelName, Version, VersionLabels,
+    InferError, InferRequest, ModelInfo, ModelName, Permit, Version, VersionLabels,
     metrics::{Bounds, ModelMetrics},
-    port::{Done, ModelRow, ModelState, Upstream},
+    model_config::ModelConfig,
+    port::{Done, ModelRow, ModelState, Reply, Upstream},
 };
 
 use super::{CatalogError, budget::Lease, order::Built, reason::Reason};
@@ -79,7 +80,40 @@ pub(super) enum State {
 #[derive(Clone)]
 pub(super) struct Asleep {
     pub(super) wanted: Arc<Wanted>,
+    /// What it was when it was in memory, if it ever was.
+    memory: Option<Arc<Remembered>>,
     trouble: Option<Trouble>,
+}
+
+/// What callers may read of a version that is not in memory.
+pub(super) struct Remembered {
+    info: ModelInfo,
+    config: ModelConfig,
+    metrics: Arc<ModelMetrics>,
+}
+
+impl Remembered {
+    pub(super) fn of(upstream: &dyn Upstream, metrics: Arc<ModelMetrics>) -> Self {
+        Self { info: upstream.info().clone(), config: upstream.config().clone(), metrics }
+    }
+}
+
+impl Upstream for Remembered {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn metrics(&self) -> &ModelMetrics {
+        &self.metrics
+    }
+
+    fn submit(&self, _: &Permit, _: InferRequest, reply: Reply) {
+        reply.send(Err(InferError::NotResident { model: self.info.name.to_string() }));
+    }
 }
 
 /// A load that failed for a reason that may pass.
@@ -103,6 +137,8 @@ pub(super) struct Loaded {
     pub(super) served: Arc<Served>,
     /// The layer of a stateful model.
     pub(super) sequenced: Option<Arc<Sequenced>>,
+    /// What stays of it when it goes out of memory.
+    pub(super) remembered: Arc<Remembered>,
     /// What it was loaded from.
     pub(super) wanted: Arc<Wanted>,
     pub(super) stamp: Stamp,
@@ -134,8 +170,15 @@ impl Wanted {
 }
 
 impl Asleep {
+    /// One that was never in memory.
     pub(super) fn new(wanted: Arc<Wanted>) -> Self {
-        Self { wanted, trouble: None }
+        Self { wanted, memory: None, trouble: None }
+    }
+
+    /// One that goes out of memory.
+    pub(super) fn after(loaded: &Loaded) -> Self {
+        let memory = Some(Arc::clone(&loaded.remembered));
+        Self { wanted: Arc::clone(&loaded.wanted), memory, trouble: None }
     }
 
     /// Whether a load may be tried.
@@ -156,7 +199,7 @@ impl Asleep {
         let before = self.trouble.as_ref();
         let pause = before.map_or(FIRST_PAUSE, |trouble| (2 * trouble.pause).min(LONGEST_PAUSE));
         let trouble = Some(Trouble { reason, pause, until: now + pause });
-        State::Asleep(Self { wanted: Arc::clone(&self.wanted), trouble })
+        State::Asleep(Self { trouble, ..self.clone() })
     }
 }
 
@@ -167,6 +210,22 @@ impl State {
             Self::Ready(loaded) => !loaded.served.is_broken(),
             Self::Asleep(asleep) => asleep.trouble.is_none() || asleep.may_try(Instant::now()),
             Self::Loading | Self::Unloading | Self::Unavailable(_) => false,
+        }
+    }
+
+    /// What takes its requests, if it is in memory.
+    pub(super) fn upstream(&self) -> Option<Arc<dyn Upstream>> {
+        match self {
+            Self::Ready(loaded) => Some(Arc::clone(&loaded.upstream)),
+            _ => None,
+        }
+    }
+
+    /// What can be read of it, in memory or not.
+    pub(super) fn described(&self) -> Option<Arc<dyn Upstream>> {
+        match self {
+            Self::Asleep(asleep) => asleep.memory.clone().map(|memory| memory as Arc<dyn Upstream>),
+            _ => self.upstream(),
         }
     }
 }

@@ -195,7 +195,7 @@ impl Core {
                 if let State::Ready(loaded) = state
                     && going.iter().any(|going| Arc::ptr_eq(going, loaded))
                 {
-                    *state = State::Asleep(Asleep::new(Arc::clone(&loaded.wanted)));
+                    *state = State::Asleep(Asleep::after(loaded));
                 }
             }
         });

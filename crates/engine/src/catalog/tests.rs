@@ -138,21 +138,8 @@ impl House {
                 routed => break routed?,
             }
         };
-        let data = Bytes::from_static(data);
-        let x = Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data };
-        let request = InferRequest {
-            id: String::new(),
-            inputs: vec![x],
-            outputs: vec![],
-            timeout: None,
-            priority: 0,
-            sequence: None,
-            streamed: false,
-            received: Instant::now(),
-            trace: None,
-        };
         let (to, from) = mpsc::sync_channel(1);
-        upstream.submit(&permit, request, Box::new(Slot(to)));
+        upstream.submit(&permit, request(data), Box::new(Slot(to)));
         crate::TurnEnd.flush();
         let response = from.recv().unwrap()?;
         Ok(f32::from_le_bytes(response.outputs[0].data[..4].try_into().unwrap()))
@@ -160,6 +147,25 @@ impl House {
 
     fn state(&self, model: &str) -> ModelState {
         self.catalog.models().into_iter().find(|row| row.name.as_str() == model).unwrap().state
+    }
+}
+
+fn zeros() -> InferRequest {
+    request(&[0; 16])
+}
+
+fn request(data: &'static [u8]) -> InferRequest {
+    let data = Bytes::from_static(data);
+    InferRequest {
+        id: String::new(),
+        inputs: vec![Tensor { name: "x".into(), datatype: Datatype::Fp32, shape: vec![1, 4], data }],
+        outputs: vec![],
+        timeout: None,
+        priority: 0,
+        sequence: None,
+        streamed: false,
+        received: Instant::now(),
+        trace: None,
     }
 }
 
@@ -378,6 +384,37 @@ fn a_model_that_runs_on_every_core_takes_memory_for_each_and_is_refused_before_i
     assert!(error.contains(&(2 * of_one).to_string()) && error.contains("--model-memory-budget"), "{error}");
     assert_eq!(memory, (of_one, 0));
     assert_eq!(ask(2), (Ok(1.0), (2 * of_one, 2 * of_one)));
+}
+
+#[test]
+fn what_is_read_about_a_model_out_of_memory_is_what_it_was_and_sends_nobody_out() {
+    let config = b"metric_tags { key: \"team\" value: \"red\" }";
+    let files: [(&str, &[u8]); 3] =
+        [("m/1/model.onnx", &scaler(1.0)), ("m/config.pbtxt", config), ("busy.onnx", &scaler(5.0))];
+    let house = cramped(&files, 1);
+    let describe =
+        |model| house.catalog.describe(&permit(model, Verb::ReadModel), VersionRef::Number(Version::FIRST));
+    assert!(matches!(describe("m"), Err(InferError::NotResident { .. })), "it was never in memory");
+    assert!(house.catalog.upstreams().is_empty());
+    assert_eq!(house.ask("m", None), Ok(1.0));
+    let awake = describe("m").unwrap();
+    let was = (awake.info().clone(), awake.config().clone());
+    drop(awake);
+    assert_eq!(house.ask("busy", None), Ok(5.0));
+    let loads = house.catalog.residents().loads.get();
+    let asleep = describe("m").unwrap();
+    assert_eq!((asleep.info().clone(), asleep.config().clone()), was);
+    assert_eq!((&*was.1.metric_tags["team"], asleep.metrics().executions.get()), ("red", 1));
+    let all: Vec<ModelName> = house.catalog.upstreams().iter().map(|one| one.info().name.clone()).collect();
+    assert_eq!(all.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["busy", "m"]);
+    assert_eq!((house.ask("busy", None), house.catalog.residents().loads.get()), (Ok(5.0), loads));
+    // Whoever held on to it is told to ask again, and what is counted goes on.
+    let (to, from) = mpsc::sync_channel(1);
+    asleep.submit(&permit("m", Verb::Infer), zeros(), Box::new(Slot(to)));
+    assert!(matches!(from.recv().unwrap(), Err(InferError::NotResident { .. })));
+    assert_eq!((house.ask("m", None), asleep.metrics().executions.get()), (Ok(1.0), 2));
+    house.unload("m").unwrap();
+    assert!(describe("m").is_err() && house.catalog.upstreams().len() == 1);
 }
 
 /// A model of two versions, both of which are served.

@@ -10,7 +10,7 @@ use xebec_core::{
     port::{Control, Done, EngineReport, ModelRow, ModelState, Overrides, Reply, Router, Upstream},
 };
 
-pub(crate) const MODELS: [&str; 5] = ["echo", "full", "half", "hold", "nan"];
+pub(crate) const MODELS: [&str; 6] = ["asleep", "echo", "full", "half", "hold", "nan"];
 
 pub(crate) struct Fake {
     info: ModelInfo,
@@ -110,7 +110,16 @@ impl Models {
 }
 
 impl Router for Models {
+    /// One of them was sent out of memory, and does not come back.
     fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
+        let upstream = self.describe(permit, version)?;
+        match upstream.info().name.as_str() {
+            model @ "asleep" => Err(InferError::NotResident { model: model.into() }),
+            _ => Ok(upstream),
+        }
+    }
+
+    fn describe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
         let name = permit.model().map(ModelName::as_str).unwrap_or_default();
         if name == "late" {
             return Err(InferError::VersionNotReady { model: name.into(), version: 1 });

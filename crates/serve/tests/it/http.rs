@@ -179,6 +179,19 @@ fn a_wrong_method_is_told_the_right_one() {
 }
 
 #[test]
+fn what_is_read_about_a_model_that_is_not_in_memory_does_not_bring_it_back() {
+    let server = Server::start();
+    for path in ["", "/versions/1", "/config", "/stats", "/versions/1/stats"] {
+        let answer = server.get(&format!("/v2/models/asleep{path}"));
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == 200 && text.contains("\"asleep\""), "{path}: {text}");
+    }
+    let body = r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}"#;
+    let answer = server.post("/v2/models/asleep/infer", &[], body.as_bytes());
+    assert_eq!(answer.status, 404, "this one cannot be brought back");
+}
+
+#[test]
 fn statistics_count_requests_rows_and_failures() {
     let server = Server::start();
     let body = br#"{"inputs":[{"name":"x","shape":[3,2],"datatype":"FP32","data":[1,2,3,4,5,6]}]}"#;
