@@ -217,9 +217,17 @@ fn more_models_than_fit_into_their_memory_all_answer() {
             }
         });
     }
-    assert_eq!(get(server.http, "/v2/models/m3/config").status, 200);
+    // Reading about all of them brings none back.
+    let loads = |page: &str| counted(page, "xebec_engine_model_loads_total{outcome=\"success\"}").unwrap();
+    let before = loads(&metrics(&server));
+    for (at, what) in (1..=MODELS).flat_map(|at| ["", "/config", "/stats"].map(|what| (at, what))) {
+        assert_eq!(get(server.http, &format!("/v2/models/m{at}{what}")).status, 200, "{at}{what}");
+    }
     let page = metrics(&server);
     let number = |series: &str| counted(&page, series).unwrap();
+    assert_eq!(loads(&page), before);
+    let answered = |at| number(&format!("nv_inference_request_success{{model=\"m{at}\",version=\"{at}\"}}"));
+    assert!((1..=MODELS).all(|at| answered(at) == 2), "{page}");
     let (used, limit) =
         (number("xebec_engine_model_memory_bytes"), number("xebec_engine_model_memory_limit_bytes"));
     assert!(used <= limit && limit.to_string() == budget, "{used} of {limit}");
