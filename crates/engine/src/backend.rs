@@ -36,6 +36,11 @@ pub trait Backend: Send + Sync {
         graph: &onnx::Model,
         options: LoadOptions,
     ) -> Result<Arc<dyn Model>, LoadError>;
+
+    /// Whether a loader may give way to others: every thread that answers is then started by `aside`'s nursery.
+    fn leaves_threads_to_the_nursery(&self) -> bool {
+        false
+    }
 }
 
 /// A loaded graph.

@@ -7,6 +7,7 @@
 //!
 //! Not here: what a model is loaded from (`repository`), how a version is loaded (`build`), how it runs (`served`).
 use crate::{
+    aside::prepare,
     backend::{Backend, LoadError},
     cache::Cache,
     limiter::Limiter,
@@ -244,6 +245,7 @@ impl Catalog {
             missing: Mutex::default(),
             settings,
         });
+        prepare()?;
         let loader = |index: usize| {
             let core = Arc::clone(&core);
             std::thread::Builder::new().name(format!("loader-{index}")).spawn(move || core.work())

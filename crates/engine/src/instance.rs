@@ -4,6 +4,7 @@
 //! may be an I/O core that held the last request of a model that was unloaded. An instance with a seat at the limiter takes its
 //! turn there before it takes a batch, so that what comes while it waits is in the batch. Not here: who is next (`queue`).
 use crate::{
+    aside::spawn,
     limiter::{Seat, Turn},
     queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
@@ -64,9 +65,7 @@ impl Pool {
         for (index, (mut runner, seat)) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let name = format!("{}-{index}", pool.shared.facts.info.name);
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || shared.serve(&mut runner, seat.as_ref()))?;
+            let thread = spawn(name, move || shared.serve(&mut runner, seat.as_ref()))?;
             pool.threads.push(thread);
         }
         Ok(pool)
@@ -101,7 +100,7 @@ impl Pool {
     fn start_timekeeper(&self) -> Option<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
         let name = format!("{}-time", shared.facts.info.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || shared.keep_time());
+        let thread = spawn(name, move || shared.keep_time());
         let late = |error| {
             tracing::warn!(error = %error, "no thread for deadlines: they are noticed when a run ends");
         };
@@ -124,7 +123,7 @@ impl Drop for Pool {
             drop(guard);
         };
         // Without this thread the others end by themselves all the same.
-        let _ = std::thread::Builder::new().name(name).spawn(wait);
+        let _ = spawn(name, wait);
     }
 }
 

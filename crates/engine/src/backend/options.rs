@@ -18,8 +18,6 @@ pub struct LoadOptions {
     pub tuning: Tuning,
     /// Inputs with an initialiser that may be given all the same.
     pub optional: Vec<Slot>,
-    /// Other models answer meanwhile, and go first.
-    pub aside: bool,
 }
 
 /// Settings of ONNX Runtime; the built-in engine has none and refuses them.

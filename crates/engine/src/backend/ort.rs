@@ -89,6 +89,10 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 }
 
 impl Backend for OrtBackend {
+    fn leaves_threads_to_the_nursery(&self) -> bool {
+        true
+    }
+
     fn report(&self) -> EngineReport {
         self.report.clone()
     }

@@ -45,8 +45,6 @@ pub(super) struct Builder<'a> {
     pub(super) budget: Option<&'a Arc<Budget>>,
     pub(super) cache: Option<&'a Arc<Cache>>,
     pub(super) entry: &'a Arc<Entry>,
-    /// Other models answer meanwhile, and go first.
-    pub(super) aside: bool,
     pub(super) wanted: &'a Arc<Wanted>,
     pub(super) around: &'a dyn Neighbours,
 }
@@ -78,8 +76,7 @@ pub fn start(
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
     let wanted = &Arc::new(Wanted::new(candidate.clone()));
-    let builder =
-        Builder { backend, settings, budget: None, cache: None, entry, wanted, aside: false, around: &Alone };
+    let builder = Builder { backend, settings, budget: None, cache: None, entry, wanted, around: &Alone };
     builder.build(version).map(|loaded| loaded.served)
 }
 
@@ -148,13 +145,10 @@ impl Builder<'_> {
         let lease = self.budget.map(|budget| Arc::new(budget.lease()));
         self.make_room(lease.as_deref(), own, 1)?;
         let Candidate { folder: home, config, .. } = &self.wanted.candidate;
-        let Parsed { graph, external, bytes } = if self.aside {
-            let (path, folder) = (path.to_owned(), folder.to_owned());
-            let (home, config) = (home.clone(), config.clone());
-            aside(patience(own), move || parse(&path, &folder, home.as_deref(), config.as_ref()))?
-        } else {
-            parse(path, folder, home.as_deref(), config.as_ref())?
-        };
+        let (path, folder) = (path.to_owned(), folder.to_owned());
+        let (home, config) = (home.clone(), config.clone());
+        let parse = move || parse(&path, &folder, home.as_deref(), config.as_ref());
+        let Parsed { graph, external, bytes } = aside(patience(own), parse)?;
         stamp.extend(external);
         self.make_room(lease.as_deref(), bytes, 1)?;
         Ok(Files { graph, bytes, lease })
@@ -177,7 +171,6 @@ impl Builder<'_> {
             tracing::warn!(model = %self.entry.name, field = %path, %why, "a field of its configuration has no effect");
         }
         plan.limiter.clone_from(&self.settings.limiter);
-        plan.load.aside = self.aside;
         plan.observer.clone_from(&self.settings.observer);
         plan.metrics = self.entry.metrics(version, plan.metrics.bounds());
         let metrics = Arc::clone(&plan.metrics);

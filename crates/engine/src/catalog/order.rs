@@ -9,7 +9,10 @@ use super::{
     source,
     work::Task,
 };
-use crate::repository::{Candidate, RepositoryError};
+use crate::{
+    aside::give_way,
+    repository::{Candidate, RepositoryError},
+};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -40,6 +43,10 @@ impl Core {
     /// Carries out orders until it is time to end.
     pub(super) fn work(&self) {
         while let Some(Task { model, order, done }) = self.work.take() {
+            // At start there is nobody to give way to.
+            if self.loaded.load(SeqCst) && self.backend.leaves_threads_to_the_nursery() {
+                give_way();
+            }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.carry_out(&model, order)));
             self.work.finish(&model);
             done(outcome.unwrap_or_else(|_| Err(InferError::Internal("a load panicked".into()))));
@@ -104,9 +111,9 @@ impl Core {
 
     fn build(&self, entry: &Arc<Entry>, done: &[Built], wanted: &Arc<Wanted>, version: Version) -> Built {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
-        let (cache, aside) = (self.cache.as_ref(), self.loaded.load(SeqCst));
+        let cache = self.cache.as_ref();
         let around = &Around { core: self, entry, done };
-        let builder = Builder { backend, settings, budget, cache, entry, wanted, aside, around };
+        let builder = Builder { backend, settings, budget, cache, entry, wanted, around };
         let built = builder.build(version);
         let outcome = if built.is_ok() { &self.residents.loads } else { &self.residents.failed_loads };
         outcome.add(1);

@@ -133,7 +133,6 @@ pub fn plan(
             threads: candidate.resources.threads.or(wishes.threads),
             tuning: wishes.tuning,
             optional,
-            aside: false,
         },
         inline_below: defaults.inline_below,
         observer: None,

@@ -1,6 +1,7 @@
 //! Calls something at a time that changes.
 //!
 //! One thread for each stateful model; it holds nothing of the model while it waits.
+use crate::aside::spawn;
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -37,7 +38,7 @@ impl Clock {
                 due();
             }
         };
-        std::thread::Builder::new().name(format!("{model}-idle")).spawn(run).map(drop)
+        spawn(format!("{model}-idle"), run).map(drop)
     }
 
     /// When it is to be called next; never if `None`. Sooner than that is fine: who is called looks for itself.

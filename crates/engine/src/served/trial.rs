@@ -3,6 +3,7 @@
 //! Zeros need not fit a model (a length of 0, a division): a run that fails says nothing and is no reason not to
 //! serve. Only what a trial shows is used.
 use crate::{
+    aside::Watch,
     backend::{BatchInput, LoadError, RunError, Stream},
     edges::Edges,
     runner::Facts,
@@ -112,9 +113,9 @@ fn two(stream: &mut dyn Stream, info: &ModelInfo, edges: Option<&Edges>) -> Resu
 fn median(stream: &mut dyn Stream, zeros: &Zeros<'_>, until: Instant) -> Option<Duration> {
     let mut times = Vec::with_capacity(RUNS);
     while times.len() < RUNS && (times.is_empty() || Instant::now() < until) {
-        let started = Instant::now();
+        let watch = Watch::start();
         zeros.run(stream).ok()?;
-        times.push(started.elapsed());
+        times.push(watch.elapsed());
     }
     times.sort_unstable();
     times.get(times.len() / 2).copied()

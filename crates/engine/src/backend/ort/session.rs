@@ -4,7 +4,7 @@
 //! takes its place unasked.
 use super::{LoadError, LoadOptions, NAME};
 use crate::{
-    aside::{aside, patience},
+    aside::{aside, ordinary, patience},
     backend::options::{Accelerator, Level, Tuning},
 };
 use ort::{
@@ -52,12 +52,10 @@ pub(super) fn build(
     let starts_threads = pool(options).is_some_and(|threads| threads != 1)
         || options.tuning.inter_threads.is_some_and(|threads| threads > 1)
         || !options.accelerators().is_empty();
-    if !options.aside || starts_threads {
-        return build_here(environment, path, options);
-    }
     let bytes = std::fs::metadata(path).map_or(0, |about| about.len());
     let (environment, path, options) = (environment.clone(), path.to_owned(), options.clone());
-    aside(patience(bytes), move || build_here(&environment, &path, &options))
+    let work = move || build_here(&environment, &path, &options);
+    if starts_threads { ordinary(&Arc::new(work)) } else { aside(patience(bytes), work) }
 }
 
 fn build_here(environment: &Environment, path: &Path, options: &LoadOptions) -> Result<Session, LoadError> {
