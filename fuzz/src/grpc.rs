@@ -10,7 +10,6 @@ use http::HeaderMap;
 use prost::Message as _;
 use xebec_core::{Datatype, Tensor};
 use xebec_net::{
-    fuzzing::encoded,
     service::{GrpcAnswer, GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus},
     wire::inference::{InferTensorContents, ModelInferRequest, ModelInferResponse},
 };
@@ -122,7 +121,7 @@ pub(crate) fn begin(listener: &Listener, path: &str, message: Bytes) -> Result<G
 
 /// The message of an answer, behind a prefix that is right.
 pub(crate) fn unprefixed(message: &GrpcMessage) -> Bytes {
-    let bytes = encoded(message);
+    let bytes = message.as_bytes();
     let (prefix, rest) = bytes.split_first_chunk::<5>().expect("a prefix");
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
     assert_eq!((prefix[0], length as usize), (0, rest.len()), "the prefix");

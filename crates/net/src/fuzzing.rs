@@ -10,7 +10,7 @@ use crate::{
     http1::{Refusal, chunk::Next, head::Head, inbox::Inbox},
     limits::Limits,
     reactor::{Core, Counters, Shared},
-    service::{GrpcMessage, GrpcStatus, Message},
+    service::{GrpcStatus, Message},
 };
 use bytes::Bytes;
 use http::request::Parts;
@@ -172,9 +172,4 @@ pub enum StreamEnd {
         /** A message is not there whole. */
         inside: bool,
     },
-}
-
-/// An answer as it goes out, with its prefix.
-pub fn encoded(message: &GrpcMessage) -> &Bytes {
-    &message.0
 }

@@ -160,8 +160,8 @@ impl GrpcMessage {
     }
 
     /// As it goes over the wire.
-    pub fn into_bytes(self) -> Bytes {
-        self.0
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
     }
 }
 

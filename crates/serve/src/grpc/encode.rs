@@ -136,7 +136,6 @@ pub(super) fn failure(id: &str, error_message: String) -> GrpcMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use proptest::prelude::*;
     use xebec_core::{Datatype, ModelName, Timings, Version};
     use xebec_net::wire::inference::model_infer_response::InferOutputTensor;
@@ -213,7 +212,7 @@ mod tests {
             let wanted = message(&info, &id, &outputs, &placed, last);
             let answer = InferResponse { outputs, timings: Timings::default() };
             let (encoded, size) = response(&info, &id, &answer, &placed, form, last).unwrap();
-            let bytes: Bytes = encoded.into_bytes();
+            let bytes = encoded.as_bytes();
             prop_assert_eq!(size, bytes.len() - 5);
             let body = bytes.slice(5..);
             let got = if streamed {
