@@ -30,4 +30,4 @@ perf report --input "$folder/perf" --children --sort sym -g none 2> /dev/null |
   grep -E '\] __x64_sys_(sendto|writev|recvfrom|epoll_wait)' || true
 echo; echo "by function of the server itself"
 perf report --input "$folder/perf" --no-children --dso xebec --sort sym -g none 2> /dev/null |
-  sed '/^#/d;/^$/d' | head -15 | cut -c1-140
+  sed '/^#/d;/^$/d' | sed -n '1,15p' | cut -c1-140

@@ -1,17 +1,14 @@
-//! What the sweeper knows of one connection, and the stream that keeps it informed.
+//! What the sweeper knows of one connection.
 //!
 //! A connection costs no timer: the core's sweeper looks at every connection once a tick and judges by
 //! [`Conn::judge`], a pure function of what the connection last did. Times are counted in ticks for the same reason.
-use crate::{grpc::Frames, limits::Limits};
+use crate::limits::Limits;
 use std::{
     cell::{Cell, RefCell},
-    io,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Waker},
     time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How often the sweeper looks; every timeout is a multiple.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -130,13 +127,18 @@ impl Conn {
         }
     }
 
-    /// The same over HTTP/2. Frames that are there whole and are no call leave the time for which nothing was asked.
-    pub(crate) fn read_frames(&self, cut: bool) {
-        self.cut.set(cut);
+    /// Notes that bytes came over HTTP/2.
+    pub(crate) fn heard(&self) {
         self.heard.set(self.clock.get());
         if self.question.get() == Question::Sent {
             self.question.set(Question::None);
         }
+    }
+
+    /// Notes whether a frame or a head has begun and is not there whole. Frames that are there whole and are no call leave
+    /// the time for which nothing was asked.
+    pub(crate) fn stands(&self, cut: bool) {
+        self.cut.set(cut);
         match (self.phase.get(), cut) {
             (Phase::Idle, true) => self.enter(Phase::Head),
             (Phase::Head, false) => {
@@ -268,99 +270,6 @@ fn ticks(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// Pieces this small together are copied and sent in one piece: the copy costs less than the kernel's walk over a
-/// list.
-const COALESCED_BYTES: usize = 2048;
-
-/// The pieces as one, if they fit.
-fn coalesced<'b>(pieces: &[io::IoSlice<'_>], into: &'b mut [u8; COALESCED_BYTES]) -> Option<&'b [u8]> {
-    let mut at = 0;
-    for piece in pieces {
-        into.get_mut(at..at + piece.len())?.copy_from_slice(piece);
-        at += piece.len();
-    }
-    into.get(..at)
-}
-
-/// A stream of HTTP/2 that tells its [`Conn`] what moves.
-///
-/// It does not shut down when it is told to, but when it is dropped: what a peer is still sending would be answered with
-/// a reset that takes the last answer away.
-#[derive(Debug)]
-pub(crate) struct Watched<T> {
-    inner: T,
-    conn: Rc<Conn>,
-    frames: Frames,
-}
-
-impl<T> Watched<T> {
-    pub(crate) fn new(inner: T, conn: Rc<Conn>) -> Self {
-        Self { inner, conn, frames: Frames::new() }
-    }
-
-    fn note(&self, outcome: &Poll<io::Result<usize>>) {
-        match outcome {
-            Poll::Ready(Ok(bytes)) => self.conn.wrote(*bytes),
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.conn.blocked(),
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let outcome = Pin::new(&mut self.inner).poll_read(cx, buf);
-        ready!(outcome)?;
-        let some = buf.filled().get(before..).unwrap_or_default();
-        if !some.is_empty() {
-            let cut = self.frames.are_cut_behind(some);
-            self.conn.read_frames(cut);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.note(&outcome);
-        outcome
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut small = [0; COALESCED_BYTES];
-        if let Some(together) = coalesced(bufs, &mut small) {
-            return self.poll_write(cx, together);
-        }
-        let outcome = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.note(&outcome);
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked for when nothing is left to be written.
-        self.conn.drained();
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,23 +316,23 @@ mod tests {
         let (conn, clock) = at(Phase::Idle);
         for _ in 0..4 {
             clock.set(clock.get() + 4);
-            conn.read_frames(true);
+            conn.stands(true);
             clock.set(clock.get() + 1);
-            conn.read_frames(false);
+            conn.stands(false);
             assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
         }
         clock.set(clock.get() + 1);
-        conn.read_frames(false);
+        conn.stands(false);
         assert_eq!(conn.judge(&limits), Order::Finish);
         // A call begins the time anew; one that ends in the middle of a frame leaves the time for that.
         conn.enter(Phase::Busy);
-        conn.read_frames(true);
+        conn.stands(true);
         conn.rest();
         assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Head, Order::Go));
         clock.set(clock.get() + 5);
-        conn.read_frames(true);
+        conn.stands(true);
         assert_eq!(conn.judge(&limits), Order::Abort);
-        conn.read_frames(false);
+        conn.stands(false);
         assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
     }
 
@@ -439,12 +348,12 @@ mod tests {
         // Over HTTP/1.1 there is no question.
         assert_eq!(silence(1000), (false, Order::Go));
         conn.can_be_asked();
-        conn.read_frames(false);
+        conn.heard();
         for _ in 0..3 {
             assert_eq!(silence(10), (false, Order::Go));
             assert_eq!(silence(1), (true, Order::Go));
             assert_eq!(silence(3), (false, Order::Go));
-            conn.read_frames(false);
+            conn.heard();
         }
         assert_eq!(silence(14), (true, Order::Go));
         assert_eq!(silence(1), (false, Order::Abort));
@@ -479,19 +388,6 @@ mod tests {
             conn.wrote(1);
         }
         assert_eq!(conn.judge(&limits), Order::Abort);
-    }
-
-    #[test]
-    fn small_pieces_become_one_and_large_ones_stay_what_they_are() {
-        let mut room = [0; COALESCED_BYTES];
-        let pieces = |sizes: [usize; 2]| sizes.map(|size| vec![7; size]);
-        for (sizes, fits) in [([3, 4], true), ([0, COALESCED_BYTES], true), ([1, COALESCED_BYTES], false)] {
-            let data = pieces(sizes);
-            let slices = [io::IoSlice::new(&data[0]), io::IoSlice::new(&data[1])];
-            let together = coalesced(&slices, &mut room);
-            assert_eq!(together.map(<[u8]>::len), fits.then_some(sizes[0] + sizes[1]), "{sizes:?}");
-            assert!(together.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 7)));
-        }
     }
 
     #[test]

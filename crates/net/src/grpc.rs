@@ -1,44 +1,42 @@
-//! gRPC on `h2`, without a framework: one connection, its streams, and the wire of one call.
+//! gRPC on HTTP/2, without a framework: one connection, its calls, and the wire of one call.
 //!
-//! All streams of a connection are driven by the connection's own task: what one read of the socket brought is
-//! decoded, submitted and answered together, and one write takes all the answers. Not here: what methods mean.
+//! All calls of a connection are driven by the connection's own task: what one read of the socket brought is decoded,
+//! submitted and answered together, and one write takes all the answers. Not here: what methods mean.
 use crate::{
-    conn::{Conn, Order, Phase, Watched},
+    conn::{Conn, Order, Phase},
+    http2::Session,
     reactor::{Core, Port},
     service::GrpcService,
 };
-use bytes::Bytes;
+use bytes::BytesMut;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use h2::{
-    Ping,
-    server::{Builder, Connection},
-};
 use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWrite as _},
+    net::TcpStream,
+};
 use xebec_core::Principal;
 
 mod call;
-mod frames;
 mod message;
 pub(crate) mod split;
 mod status;
 mod stream;
 
-pub(crate) use frames::Frames;
+/// Room for a read.
+const READ_BYTES: usize = 16 << 10;
 
-/// How much a client may send ahead of being read, on one connection: enough for the largest message not to crawl.
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// The same for one stream.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// Frames a peer may send us at once; larger ones save a tensor of megabytes its frame heads.
-const MAX_FRAME_BYTES: u32 = 256 << 10;
+/// Room for a read within a frame that is larger.
+const READ_FRAME_BYTES: usize = 64 << 10;
 
-type H2 = Connection<Watched<TcpStream>, Bytes>;
+/// What is left of a buffer is used up to this little.
+const LEAST_BYTES: usize = 1 << 10;
 
 /// Serves one connection until it closes, is told to finish or outstays a limit.
 pub(crate) async fn serve<S: GrpcService>(
@@ -48,74 +46,133 @@ pub(crate) async fn serve<S: GrpcService>(
     conn: Rc<Conn>,
     core: Rc<Core>,
 ) {
-    let Some(h2) = handshake(Watched::new(stream, Rc::clone(&conn)), &conn, &core).await else { return };
-    if let Err(error) = drive(h2, &principal, &port, &conn, &core).await {
+    let mut pipe = Pipe { stream, inbox: BytesMut::new(), session: Session::new(&core.limits) };
+    if let Err(error) = pipe.drive(&principal, &port, &conn, &core).await {
         tracing::debug!(error = %error, "grpc connection ended with an error");
     }
 }
 
-async fn handshake(io: Watched<TcpStream>, conn: &Conn, core: &Core) -> Option<H2> {
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(core.limits.max_concurrent_streams)
-        .max_header_list_size(core.limits.max_header_bytes)
-        .max_pending_accept_reset_streams(core.limits.max_pending_resets)
-        .max_concurrent_reset_streams(core.limits.max_pending_resets)
-        .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES);
-    let mut handshake = pin!(builder.handshake(io));
-    poll_fn(|cx| match conn.order(cx) {
-        Order::Abort => Poll::Ready(None),
-        Order::Go | Order::Finish => handshake.as_mut().poll(cx).map(Result::ok),
-    })
-    .await
+/// One connection's socket, and what its bytes mean.
+///
+/// It is not shut down when it is at its end, but when it is dropped: what a peer is still sending would be answered with a
+/// reset that takes the last answer away.
+#[derive(Debug)]
+struct Pipe {
+    stream: TcpStream,
+    /// What came and is no whole frame, or has to wait.
+    inbox: BytesMut,
+    session: Session,
 }
 
-async fn drive<S: GrpcService>(
-    mut h2: H2,
-    principal: &Principal,
-    port: &Port<S>,
-    conn: &Conn,
-    core: &Core,
-) -> Result<(), h2::Error> {
-    let (mut calls, mut pings) = (FuturesUnordered::new(), None);
-    let mut finishing = false;
-    conn.can_be_asked();
-    poll_fn(|cx| {
-        match conn.order(cx) {
-            Order::Finish if !finishing => {
-                finishing = true;
-                h2.graceful_shutdown();
+impl Pipe {
+    async fn drive<S: GrpcService>(
+        &mut self,
+        principal: &Principal,
+        port: &Port<S>,
+        conn: &Conn,
+        core: &Core,
+    ) -> io::Result<()> {
+        let (mut calls, mut failed) = (FuturesUnordered::new(), false);
+        conn.can_be_asked();
+        poll_fn(|cx| {
+            match conn.order(cx) {
+                Order::Finish => self.session.finish(),
+                Order::Abort => return Poll::Ready(Ok(())),
+                Order::Go => {}
             }
-            Order::Abort => return Poll::Ready(Ok(())),
-            Order::Go | Order::Finish => {}
+            if conn.is_to_be_asked() {
+                self.session.ask();
+            }
+            let mut came = false;
+            loop {
+                let mut moved = false;
+                if !failed {
+                    if let Err(fault) = self.session.receive(&mut self.inbox) {
+                        tracing::debug!(error = %fault, "grpc connection is ended for what came over it");
+                        self.session.fail(fault);
+                        calls.clear();
+                        failed = true;
+                    }
+                    while let Some(request) = self.session.next() {
+                        (came, moved) = (true, true);
+                        calls.push(call::answer(request, principal, port, core));
+                    }
+                }
+                moved |= advance(&mut calls, cx);
+                let full = self.session.is_full();
+                let flushed = self.poll_flush(cx, conn)?.is_ready();
+                // Frames that had to wait may be there whole.
+                moved |= full && !self.session.is_full();
+                if flushed && (failed || self.session.is_over()) {
+                    return Poll::Ready(Ok(()));
+                }
+                if !failed && !self.session.is_full() {
+                    match self.poll_fill(cx)? {
+                        Poll::Ready(0) => return Poll::Ready(Ok(())),
+                        Poll::Ready(_) => {
+                            moved = true;
+                            conn.heard();
+                        }
+                        Poll::Pending => {}
+                    }
+                }
+                if !moved {
+                    break;
+                }
+            }
+            conn.stands(!self.inbox.is_empty() || self.session.is_inside_a_head());
+            note_phase(conn, calls.is_empty(), came);
+            if calls.is_empty() && self.inbox.is_empty() {
+                // One that rests keeps no buffer.
+                self.inbox = BytesMut::new();
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads once; 0 at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.stream.poll_read_ready(cx))?;
+        if self.inbox.capacity() - self.inbox.len() < LEAST_BYTES {
+            let more = if self.inbox.len() < READ_BYTES { READ_BYTES } else { READ_FRAME_BYTES };
+            self.inbox.reserve(more);
         }
-        if conn.is_to_be_asked() {
-            pings = pings.take().or_else(|| h2.ping_pong());
-            if let Some(pings) = &mut pings {
-                // The last answer has to be taken before there is another; what comes counts, and not what it is.
-                let _ = pings.poll_pong(cx);
-                let _ = pings.send_ping(Ping::opaque());
+        pin!(self.stream.read_buf(&mut self.inbox)).poll(cx)
+    }
+
+    /// Sends what is to go, as far as the peer takes it.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, conn: &Conn) -> io::Result<Poll<()>> {
+        let mut outbox = self.session.outbox();
+        if outbox.is_empty() {
+            return Ok(Poll::Ready(()));
+        }
+        while !outbox.is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let written = outbox.with_unsent(|slices| match slices {
+                [one] => stream.poll_write(cx, one),
+                several => stream.poll_write_vectored(cx, several),
+            });
+            match written {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(some)) => {
+                    conn.wrote(some);
+                    outbox.advance(some);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    conn.blocked();
+                    drop(outbox);
+                    self.session.sent();
+                    return Ok(Poll::Pending);
+                }
             }
         }
-        let mut came = false;
-        loop {
-            while let Poll::Ready(accepted) = h2.poll_accept(cx) {
-                let Some(accepted) = accepted else { return Poll::Ready(Ok(())) };
-                let (request, respond) = accepted?;
-                came = true;
-                calls.push(call::answer(request, respond, principal, port, core));
-            }
-            if !advance(&mut calls, cx) {
-                break;
-            }
-            // Answers wait in h2's buffers now: accepting once more writes them.
-        }
-        note_phase(conn, calls.is_empty(), came);
-        Poll::Pending
-    })
-    .await
+        conn.drained();
+        drop(outbox);
+        self.session.sent();
+        Ok(Poll::Ready(()))
+    }
 }
 
 /// Polls the calls that were woken; whether any came to its end.

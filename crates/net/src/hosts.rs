@@ -10,7 +10,7 @@
 //!
 //! # Source
 //! RFC 6454, section 7; RFC 9110, sections 7.2, 7.4 and 15.5.20; RFC 6761, section 6.3 (`localhost`).
-use http::{HeaderMap, StatusCode, Uri, header};
+use http::{HeaderMap, StatusCode, header};
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
@@ -125,16 +125,15 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// Judges a request by the host that it names and the web page that it comes from.
+    /// Judges a request by the host that it names, in its target or in a header, and the web page that it comes from.
     ///
     /// # Errors
     /// It was meant for somebody else, or comes from a page of somebody else.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Foreign> {
+    pub(crate) fn check(&self, target: Option<&[u8]>, headers: &HeaderMap) -> Result<(), Foreign> {
         let mut asked = None;
-        let by_target = uri.authority().map(|authority| authority.as_str().as_bytes());
         let by_header = headers.get_all(header::HOST).into_iter().map(http::HeaderValue::as_bytes);
         // Where both are there, neither may be foreign.
-        for named in by_target.into_iter().chain(by_header) {
+        for named in target.into_iter().chain(by_header) {
             let host = Authority::parse(named).map(|authority| authority.host);
             if !self.any && !host.is_some_and(|host| self.allow(host)) {
                 return Err(Foreign::Host(shown(named)));

@@ -13,14 +13,15 @@ use crate::{
     budget::Hold,
     caught::caught,
     conn::{Conn, GOODBYE, Order, Phase},
+    outbox::COPIED_BYTES,
     reactor::{Core, Port},
     service::HttpService,
 };
+use answer::Manner;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use head::Head;
 use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
-use outbox::{COPIED_BYTES, Manner};
 pub use refusal::Refusal;
 use std::{
     future::{Future, poll_fn},
@@ -33,11 +34,11 @@ pub use wire::BrokenBody;
 pub(crate) use wire::Wire;
 use xebec_core::{Principal, error::RETRY_AFTER_SECONDS};
 
+mod answer;
 pub(crate) mod chunk;
 pub(crate) mod date;
 pub(crate) mod head;
 pub(crate) mod inbox;
-mod outbox;
 mod refusal;
 mod scan;
 mod target;
@@ -224,7 +225,8 @@ impl<S: HttpService> Connection<'_, S> {
     async fn call(&self, head: Head, body: Body) -> Answered {
         let Head { parts, old, .. } = head;
         let head_only = parts.method == Method::HEAD;
-        let answer = if let Err(foreign) = self.port.check(&parts.uri, &parts.headers, self.core) {
+        let target = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let answer = if let Err(foreign) = self.port.check(target, &parts.headers, self.core) {
             fault(foreign.status(), refusal::body(&foreign.to_string(), Some(foreign.hint())))
         } else if is_ping(&parts) {
             let mut nothing = Response::new(Bytes::new());
@@ -250,7 +252,7 @@ impl<S: HttpService> Connection<'_, S> {
         let date = self.core.date.get();
         let manner = Manner { date: date.as_bytes(), closes, keeps: old, head_only };
         let mut pipe = self.wire.pipe();
-        pipe.outbox.push(&answer, manner);
+        answer::put(&mut pipe.outbox, &answer, manner);
         pipe.held.take_over(hold);
     }
 

@@ -13,7 +13,7 @@ use crate::{
     listener::Bound,
     service::{GrpcService, HttpService},
 };
-use http::{HeaderMap, Uri};
+use http::HeaderMap;
 use slab::Slab;
 use std::{
     cell::{Cell, RefCell},
@@ -178,8 +178,13 @@ impl<S> Port<S> {
     ///
     /// # Errors
     /// It is for another host, or from a web page of one.
-    pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap, core: &Core) -> Result<(), Foreign> {
-        let checked = self.hosts.check(uri, headers);
+    pub(crate) fn check(
+        &self,
+        target: Option<&[u8]>,
+        headers: &HeaderMap,
+        core: &Core,
+    ) -> Result<(), Foreign> {
+        let checked = self.hosts.check(target, headers);
         if checked.is_err()
             && let Some(foreign) = core.counters.foreign.get(self.listener as usize)
         {

@@ -7,14 +7,14 @@ use crate::{
     budget::Hold,
     conn::PROGRESS_BYTES,
     gather::{Excess, Gather},
+    http2::Stream,
     reactor::Core,
     service::GrpcStatus,
 };
 use bytes::{Buf as _, Bytes};
 use futures_util::FutureExt as _;
-use h2::RecvStream;
 use http::{HeaderMap, HeaderValue};
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 use tokio::time::Instant;
 use xebec_core::Code;
 
@@ -37,14 +37,14 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, GrpcStat
 /// Reads the stream to its end and takes the one message out of it. `peek` sees its beginning before the rest of a
 /// message that comes in several frames is waited for.
 pub(super) async fn read(
-    body: RecvStream,
+    stream: &Stream,
     encoding: Option<Encoding>,
     core: &Core,
     peek: impl FnOnce(&[u8]) -> Result<(), GrpcStatus>,
 ) -> Result<(Bytes, Hold), GrpcStatus> {
     let limit = core.limits.max_message_bytes;
     let mut gather = Gather::new(&core.budget, PREFIX_BYTES + limit, core.limits.max_body_pieces);
-    let mut frames = Frames { body, pace: Pace::new(core.limits.stall_timeout) };
+    let mut frames = Frames { stream, pace: Pace::new(core.limits.stall_timeout) };
     let Some(first) = frames.next().await? else {
         return Err(fail(Code::InvalidArgument, "the call has no message"));
     };
@@ -140,35 +140,30 @@ impl Pace {
     }
 }
 
-struct Frames {
-    body: RecvStream,
+struct Frames<'a> {
+    stream: &'a Stream,
     pace: Pace,
 }
 
-impl Frames {
+impl Frames<'_> {
     async fn next(&mut self) -> Result<Option<Bytes>, GrpcStatus> {
-        loop {
-            if self.body.is_end_stream() {
-                return Ok(None);
-            }
-            let Some(data) = self.frame().await? else { return Ok(None) };
-            // What is in our hands counts against our own limits from here on, not against the caller's window.
-            if self.body.flow_control().release_capacity(data.len()).is_err() {
-                return Err(fail(Code::Internal, "flow control failed"));
-            }
-            self.pace.moved(data.len());
-            if !data.is_empty() {
-                return Ok(Some(data));
-            }
+        if self.stream.is_read() {
+            return Ok(None);
         }
+        let Some(data) = self.frame().await? else { return Ok(None) };
+        // What is in our hands counts against our own limits from here on, not against the caller's window.
+        self.stream.release(data.len());
+        self.pace.moved(data.len());
+        Ok(Some(data))
     }
 
     async fn frame(&mut self) -> Result<Option<Bytes>, GrpcStatus> {
         let ended = |_| fail(Code::Cancelled, "the stream ended early");
-        if let Some(ready) = self.body.data().now_or_never() {
+        let mut data = poll_fn(|cx| self.stream.poll_data(cx));
+        if let Some(ready) = (&mut data).now_or_never() {
             return ready.transpose().map_err(ended);
         }
-        match tokio::time::timeout_at(self.pace.until(), self.body.data()).await {
+        match tokio::time::timeout_at(self.pace.until(), data).await {
             Ok(data) => data.transpose().map_err(ended),
             Err(_) => Err(self.pace.stood_still()),
         }

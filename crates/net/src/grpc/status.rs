@@ -2,48 +2,32 @@
 //!
 //! # Source
 //! gRPC over HTTP2, "Responses" and "Timeout".
-use crate::service::GrpcStatus;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use crate::{http2::hpack, service::GrpcStatus};
+use http::HeaderMap;
 use std::{fmt::Write as _, future::Future, time::Duration};
 use tokio::time::Instant;
 use xebec_core::Code;
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const ACCEPT: HeaderName = HeaderName::from_static("grpc-accept-encoding");
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// The head of an answer that will have messages.
-pub(super) fn ok_head() -> Response<()> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    response
-}
+/// The head of an answer that will have messages: status 200 and the content type, by their places in the table that all
+/// peers know.
+pub(super) const OK_HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
 
 /// The end of an answer that went well.
-pub(super) fn ok_trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(STATUS, HeaderValue::from_static("0"));
-    trailers
-}
+pub(super) const OK_TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
 
 /// The end of an answer with a status.
-pub(super) fn trailers(status: &GrpcStatus) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert(STATUS, HeaderValue::from(u16::from(status.code)));
-    if let Ok(message) = HeaderValue::from_str(&percent_encode(shortened(&status.message))) {
-        trailers.insert(MESSAGE, message);
-    }
-    trailers
+pub(super) fn trailers(status: &GrpcStatus) -> Vec<u8> {
+    let mut block = Vec::new();
+    hpack::put(&mut block, "grpc-status", itoa::Buffer::new().format(status.code).as_bytes());
+    hpack::put(&mut block, "grpc-message", percent_encode(shortened(&status.message)).as_bytes());
+    block
 }
 
 /// An answer that is nothing but a status.
-pub(super) fn trailers_only(status: &GrpcStatus) -> Response<()> {
-    let mut response = ok_head();
-    let headers = response.headers_mut();
-    headers.extend(trailers(status));
-    headers.insert(ACCEPT, HeaderValue::from_static("identity,deflate,gzip"));
-    response
+pub(super) fn trailers_only(status: &GrpcStatus) -> Vec<u8> {
+    let mut block = [OK_HEAD, &trailers(status)].concat();
+    hpack::put(&mut block, "grpc-accept-encoding", b"identity,deflate,gzip");
+    block
 }
 
 /// Clients refuse headers that are too long, and then nobody learns what was wrong.

@@ -5,19 +5,19 @@
 //! against the core's budget. Invariants: an answer is sent after those of all earlier messages; nothing that comes
 //! behind the call's end is begun; dropped, a call drops what of it still waits.
 use super::{
-    call::{reset_of, send},
+    call::send,
     message::{Pace, fail, no_room},
     split::Split,
 };
 use crate::{
     budget::Hold,
     caught::caught,
+    http2::Stream,
     reactor::Core,
     service::{GrpcCall, GrpcHead, GrpcMessage, GrpcService, GrpcStatus, Message},
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use h2::{RecvStream, SendStream};
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -55,21 +55,20 @@ enum Step {
 
 /// Answers messages as they come, until the caller has sent its last or the call cannot go on.
 pub(super) async fn converse<S: GrpcService>(
-    body: RecvStream,
     split: Split,
-    stream: &mut SendStream<Bytes>,
+    stream: &Stream,
     head: GrpcHead<'_>,
     service: &S,
     core: &Core,
 ) -> End {
-    let mut incoming = Incoming::new(body, split, core);
+    let mut incoming = Incoming::new(stream, split, core);
     let mut draining = core.draining();
     let mut drained = pin!(async move { draining.wait_for(|draining| *draining).await.is_ok() });
     let (mut answers, mut is_drained) = (FuturesOrdered::new(), false);
     let (mut ready, mut end) = (Ready::default(), None::<Option<GrpcStatus>>);
     loop {
         let step = poll_fn(|cx| {
-            if reset_of(stream, cx) {
+            if stream.poll_reset(cx).is_ready() {
                 return Poll::Ready(Step::Gone);
             }
             if ready.bytes >= TOGETHER_BYTES {
@@ -182,7 +181,7 @@ async fn held(
 
 /// The caller's side of a call.
 struct Incoming<'a> {
-    body: RecvStream,
+    stream: &'a Stream,
     split: Split,
     core: &'a Core,
     /// The caller has sent its last, or what it sent is not taken any more.
@@ -195,9 +194,9 @@ struct Incoming<'a> {
 }
 
 impl<'a> Incoming<'a> {
-    fn new(body: RecvStream, split: Split, core: &'a Core) -> Self {
+    fn new(stream: &'a Stream, split: Split, core: &'a Core) -> Self {
         let pace = Pace::new(core.limits.stall_timeout);
-        Self { body, split, core, done: false, fault: None, pace, rests: None, timer: None }
+        Self { stream, split, core, done: false, fault: None, pace, rests: None, timer: None }
     }
 
     /// The next message, while fewer than may are in flight, or why there is none any more.
@@ -210,10 +209,7 @@ impl<'a> Incoming<'a> {
             return Poll::Pending;
         }
         let next = self.split.next();
-        let taken = self.split.taken();
-        if taken > 0 && self.body.flow_control().release_capacity(taken).is_err() {
-            return Poll::Ready(Step::Gone);
-        }
+        self.stream.release(self.split.taken());
         match next {
             Ok(Some(message)) => {
                 (self.rests, self.pace) = (None, Pace::new(self.core.limits.stall_timeout));
@@ -224,11 +220,10 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Takes what has come from h2, where it would count against nothing, and where too many small frames that wait end
-    /// the connection.
+    /// Takes what has come from the stream, where it would count against nothing.
     fn receive(&mut self, cx: &mut Context<'_>) {
         while !self.done {
-            let taken = match self.body.poll_data(cx) {
+            let taken = match self.stream.poll_data(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.pace.moved(frame.len());
                     self.split.push(frame)

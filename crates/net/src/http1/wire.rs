@@ -3,10 +3,11 @@
 //!
 //! Invariants: nothing is read while more lies unread than [`READ_AHEAD`]; a read that filled less than it was offered is
 //! not followed by another before the kernel says that there is more.
-use super::{chunk::Next, inbox::Inbox, outbox::Outbox, refusal::Refusal};
+use super::{chunk::Next, inbox::Inbox, refusal::Refusal};
 use crate::{
     budget::{Budget, Hold},
     conn::{Conn, Phase},
+    outbox::Outbox,
 };
 use bytes::Bytes;
 use std::{
