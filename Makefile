@@ -14,6 +14,7 @@ PEERS := clients import import-pytorch import-tensorflow import-jax
 peer = $(CACHE)/peers/$(1)-$(shell cksum < tools/python/requirements-$(1).txt | cut -d' ' -f1)
 CLIENTS := $(call peer,clients)
 COLLECTOR := $(CACHE)/peers/collector-$(shell cat tools/collector/go.mod tools/collector/go.sum tools/collector/main.go | cksum | cut -d' ' -f1)
+H2SPEC := $(CACHE)/peers/h2spec-$(shell cat tools/h2spec/go.mod tools/h2spec/go.sum tools/h2spec/main.go | cksum | cut -d' ' -f1)
 TOOLS := $(CACHE)/tools
 ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
@@ -22,12 +23,13 @@ CARGO_MACHETE_VERSION := 0.9.2
 export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
 export XEBEC_PEERS_COLLECTOR := $(COLLECTOR)
+export XEBEC_PEERS_H2SPEC := $(H2SPEC)
 export XEBEC_PEERS_IMPORT := $(call peer,import)
 export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check engine peers peers-import collector tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check engine peers peers-import collector h2spec tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -36,7 +38,7 @@ demo: engine ## build, serve the examples, send real transactions; ONCE=1 stops 
 	cargo build --release --package xebec
 	$(PYTHON) tools/demo.py $(if $(ONCE),--once)
 
-test: engine peers collector ## every test
+test: engine peers collector h2spec ## every test
 	cargo build --package xebec
 	cargo test --workspace --no-fail-fast
 
@@ -111,6 +113,12 @@ collector: $(COLLECTOR)/collector ## OpenTelemetry's own collector of traces, fr
 $(COLLECTOR)/collector: | tools/collector/main.go
 	mkdir -p $(@D)
 	cd tools/collector && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(@D)/.new .
+	mv $(@D)/.new $@
+
+h2spec: $(H2SPEC)/h2spec ## the conformance judge of HTTP/2, from Go modules, for tests
+$(H2SPEC)/h2spec: | tools/h2spec/main.go
+	mkdir -p $(@D)
+	cd tools/h2spec && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(@D)/.new .
 	mv $(@D)/.new $@
 
 tools: $(TOOLS)/bin/cargo-deny $(TOOLS)/bin/cargo-machete ## cargo-deny and cargo-machete, from crates.io

@@ -98,10 +98,23 @@ pub fn peer_python(name: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// It is not there; the text says how it is made.
 pub fn collector() -> anyhow::Result<PathBuf> {
-    let cache = cache("XEBEC_PEERS_COLLECTOR", "peers");
-    let folders = [vec![cache.clone()], glob(&cache, "collector-")].concat();
-    let found = folders.into_iter().map(|folder| folder.join("collector")).find(|program| program.is_file());
-    found.with_context(|| format!("no collector below {}: run `make collector`", cache.display()))
+    program("XEBEC_PEERS_COLLECTOR", "collector")
+}
+
+/// The conformance judge of HTTP/2.
+///
+/// # Errors
+/// It is not there; the text says how it is made.
+pub fn h2spec() -> anyhow::Result<PathBuf> {
+    program("XEBEC_PEERS_H2SPEC", "h2spec")
+}
+
+/// A program that `make NAME` makes, in the folder that a variable names or in one of the cache.
+fn program(variable: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let cache = cache(variable, "peers");
+    let folders = [vec![cache.clone()], glob(&cache, &format!("{name}-"))].concat();
+    let found = folders.into_iter().map(|folder| folder.join(name)).find(|program| program.is_file());
+    found.with_context(|| format!("no {name} below {}: run `make {name}`", cache.display()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "where make keeps what it brings")]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bad_models;
 mod configured;
+mod conformance;
 mod doctor;
 mod drain;
 mod engine;
