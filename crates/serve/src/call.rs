@@ -120,9 +120,22 @@ impl Service {
         permit: &Permit,
         find: impl Fn() -> Result<Arc<dyn Upstream>, InferError>,
     ) -> Result<Arc<dyn Upstream>, InferError> {
+        match find() {
+            // On the heap: every call would be as large as one that waits.
+            Err(InferError::NotResident { .. }) => Box::pin(self.wake(permit, find)).await,
+            found => found,
+        }
+    }
+
+    async fn wake(
+        &self,
+        permit: &Permit,
+        find: impl Fn() -> Result<Arc<dyn Upstream>, InferError>,
+    ) -> Result<Arc<dyn Upstream>, InferError> {
         for _ in 0..WAKES {
+            wait(|done| self.0.router.wake(permit, done)).await?;
             match find() {
-                Err(InferError::NotResident { .. }) => wait(|done| self.0.router.wake(permit, done)).await?,
+                Err(InferError::NotResident { .. }) => {}
                 found => return found,
             }
         }
@@ -246,7 +259,7 @@ impl<'a> Record<'a> {
     }
 
     /// The call was answered.
-    pub(crate) fn succeed(mut self, spent: &Spent, bytes_out: usize) {
+    pub(crate) fn succeed(&mut self, spent: &Spent, bytes_out: usize) {
         self.done = true;
         if let Some(Routed { permit, upstream, .. }) = &self.routed {
             let tenant = upstream.metrics().tenant(permit.tenant());
@@ -263,7 +276,7 @@ impl<'a> Record<'a> {
     }
 
     /// The call failed.
-    pub(crate) fn fail(mut self, error: &InferError) {
+    pub(crate) fn fail(&mut self, error: &InferError) {
         self.done = true;
         self.count(error);
         self.tell(None, 0, Some(error));

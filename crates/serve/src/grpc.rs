@@ -160,7 +160,7 @@ impl GrpcService for Service {
             Some((SERVICE, "ModelInfer")) => self.model_infer(&call).await?,
             Some((HEALTH, "Watch")) => return self.watch(&call),
             Some((HEALTH, _)) => self.check(&call)?,
-            Some((_, name)) => self.answer_unary(name, &call).await?,
+            Some((_, name)) => Box::pin(self.answer_unary(name, &call)).await?,
             None => return Err(GrpcStatus { code: Code::Unsupported.grpc(), message: "no method".into() }),
         };
         Ok(GrpcAnswer::One(answer))
@@ -425,7 +425,7 @@ impl Service {
         form: Form,
         record: &mut Record<'c>,
     ) -> Result<(GrpcMessage, Spent, usize), InferError> {
-        let received = Instant::now();
+        let received = record.started;
         record.received = Some(received);
         let target = decode::peek(&call.message)?;
         record.model = target.model;

@@ -32,21 +32,26 @@ pub(super) async fn answer<S: GrpcService>(
     port: &Port<S>,
     core: &Core,
 ) {
-    if let Err(code) = check_head(&head) {
-        let _ = stream.send_fields(&http2::status(code), true);
-        return;
-    }
-    if let Err(foreign) = port.check(head.authority.as_ref().map(HeaderValue::as_bytes), &head.headers, core)
-    {
-        let refused = GrpcStatus { code: foreign.code(), message: format!("{foreign}; {}", foreign.hint()) };
-        return refuse(&stream, &refused);
+    if !head.accepted.get() {
+        if let Err(code) = check_head(&head) {
+            let _ = stream.send_fields(&http2::status(code), true);
+            return;
+        }
+        let target = head.authority.as_ref().map(HeaderValue::as_bytes);
+        if let Err(foreign) = port.check(target, &head.headers, core) {
+            let refused =
+                GrpcStatus { code: foreign.code(), message: format!("{foreign}; {}", foreign.hint()) };
+            return refuse(&stream, &refused);
+        }
+        head.accepted.set(true);
     }
     let (path, service) = (head.path.as_str(), &port.service);
     let until = status::until(&head.headers);
     let metadata = &head.headers;
     let call = GrpcHead { principal, path, metadata, until: until.map(Instant::into_std) };
     if service.takes_many(path) {
-        return answer_many(call, until, &stream, service, core).await;
+        // On the heap: every call would be as large as this one.
+        return Box::pin(answer_many(call, until, &stream, service, core)).await;
     }
     // Whether whoever answers the call has heard of it.
     let known = Cell::new(false);
@@ -73,7 +78,7 @@ pub(super) async fn answer<S: GrpcService>(
     }
     match outcome {
         Ok(GrpcAnswer::One(message)) => send_one(&stream, message, core).await,
-        Ok(GrpcAnswer::Many(messages)) => send_many(&stream, messages, until, core).await,
+        Ok(GrpcAnswer::Many(messages)) => Box::pin(send_many(&stream, messages, until, core)).await,
         Err(refused) => refuse(&stream, &refused),
     }
 }

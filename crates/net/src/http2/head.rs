@@ -4,6 +4,7 @@
 //! RFC 9113, sections 8.2 and 8.3.
 use super::hpack::{Field, Name};
 use http::{HeaderMap, HeaderValue, Method, header};
+use std::cell::Cell;
 
 /// What a request asks for.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     /// Bytes that the body is said to have.
     pub(crate) length: Option<u64>,
+    /// It was looked at once and is one that this server answers: a head that comes again need not be.
+    pub(crate) accepted: Cell<bool>,
 }
 
 /// Why a list of fields is no head that can be answered.
@@ -119,7 +122,7 @@ impl Fields {
             _ => return Err(Unfit::Malformed),
         };
         let length = length(&headers)?;
-        Ok(Head { method, path, authority, headers, length })
+        Ok(Head { method, path, authority, headers, length, accepted: Cell::new(false) })
     }
 
     /// Whether these may stand behind a body.
