@@ -68,8 +68,12 @@ pub(crate) struct Conn {
     /// When something last came, of a peer that can be asked for it.
     heard: Cell<u32>,
     question: Cell<Question>,
-    /// A frame, or the headers of a call, have begun and are not there whole.
+    /// A frame, or the headers of a call, have begun and are not there whole; since when nothing of it is getting on, bytes
+    /// that came since, and frames that had come whole by then.
     cut: Cell<bool>,
+    cut_since: Cell<u32>,
+    cut_bytes: Cell<usize>,
+    frames: Cell<u64>,
     /// Bytes of a body since its clock was last set back.
     progress: Cell<usize>,
     blocked_since: Cell<Option<u32>>,
@@ -91,6 +95,9 @@ impl Conn {
             heard: Cell::new(now),
             question: Cell::new(Question::Impossible),
             cut: Cell::new(false),
+            cut_since: Cell::new(now),
+            cut_bytes: Cell::new(0),
+            frames: Cell::new(0),
             progress: Cell::new(0),
             blocked_since: Cell::new(None),
             unblocked: Cell::new(0),
@@ -128,17 +135,23 @@ impl Conn {
     }
 
     /// Notes that bytes came over HTTP/2.
-    pub(crate) fn heard(&self) {
+    pub(crate) fn heard(&self, bytes: usize) {
         self.heard.set(self.clock.get());
+        self.cut_bytes.set(self.cut_bytes.get() + bytes);
         if self.question.get() == Question::Sent {
             self.question.set(Question::None);
         }
     }
 
     /// Notes whether a frame or a head has begun and is not there whole. Frames that are there whole and are no call leave
-    /// the time for which nothing was asked.
-    pub(crate) fn stands(&self, cut: bool) {
+    /// the time for which nothing was asked. `frames` counts them.
+    pub(crate) fn stands(&self, cut: bool, frames: u64) {
         self.cut.set(cut);
+        if !cut || self.frames.get() != frames || self.cut_bytes.get() >= PROGRESS_BYTES {
+            self.frames.set(frames);
+            self.cut_since.set(self.clock.get());
+            self.cut_bytes.set(0);
+        }
         match (self.phase.get(), cut) {
             (Phase::Idle, true) => self.enter(Phase::Head),
             (Phase::Head, false) => {
@@ -226,7 +239,11 @@ impl Conn {
         let gone = self.question.get() == Question::Sent
             && self.phase.get() == Phase::Busy
             && self.past(self.heard.get(), silence);
-        if late || blocked || gone { Order::Abort } else { Order::Go }
+        // Beside a call as well, what has begun is not kept for good.
+        let stuck = self.cut.get()
+            && self.phase.get() == Phase::Busy
+            && self.past(self.cut_since.get(), limits.stall_timeout);
+        if late || blocked || gone || stuck { Order::Abort } else { Order::Go }
     }
 
     fn past(&self, since: u32, limit: Duration) -> bool {
@@ -316,23 +333,23 @@ mod tests {
         let (conn, clock) = at(Phase::Idle);
         for _ in 0..4 {
             clock.set(clock.get() + 4);
-            conn.stands(true);
+            conn.stands(true, 0);
             clock.set(clock.get() + 1);
-            conn.stands(false);
+            conn.stands(false, 0);
             assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
         }
         clock.set(clock.get() + 1);
-        conn.stands(false);
+        conn.stands(false, 0);
         assert_eq!(conn.judge(&limits), Order::Finish);
         // A call begins the time anew; one that ends in the middle of a frame leaves the time for that.
         conn.enter(Phase::Busy);
-        conn.stands(true);
+        conn.stands(true, 0);
         conn.rest();
         assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Head, Order::Go));
         clock.set(clock.get() + 5);
-        conn.stands(true);
+        conn.stands(true, 0);
         assert_eq!(conn.judge(&limits), Order::Abort);
-        conn.stands(false);
+        conn.stands(false, 0);
         assert_eq!((conn.phase(), conn.judge(&limits)), (Phase::Idle, Order::Go));
     }
 
@@ -348,12 +365,12 @@ mod tests {
         // Over HTTP/1.1 there is no question.
         assert_eq!(silence(1000), (false, Order::Go));
         conn.can_be_asked();
-        conn.heard();
+        conn.heard(1);
         for _ in 0..3 {
             assert_eq!(silence(10), (false, Order::Go));
             assert_eq!(silence(1), (true, Order::Go));
             assert_eq!(silence(3), (false, Order::Go));
-            conn.heard();
+            conn.heard(1);
         }
         assert_eq!(silence(14), (true, Order::Go));
         assert_eq!(silence(1), (false, Order::Abort));
@@ -423,5 +440,29 @@ mod tests {
         }
         clock.set(clock.get() + ticks(GOODBYE) + 1);
         assert_eq!(conn.judge(&Limits::default()), Order::Abort);
+    }
+
+    #[test]
+    fn beside_a_call_too_a_frame_that_stands_still_is_cut_off_and_one_that_gets_on_is_not() {
+        let limits = Limits { stall_timeout: TICK * 4, ..Limits::default() };
+        let (conn, clock) = at(Phase::Busy);
+        let mut frames = 0;
+        let stands = |bytes, whole: bool| {
+            clock.set(clock.get() + 3);
+            conn.heard(bytes);
+            frames += u64::from(whole);
+            conn.stands(true, frames);
+            conn.judge(&limits)
+        };
+        // Much of it comes, or always another one.
+        let mut stands = stands;
+        for _ in 0..5 {
+            assert_eq!(stands(PROGRESS_BYTES, false), Order::Go);
+        }
+        for _ in 0..5 {
+            assert_eq!(stands(1, true), Order::Go);
+        }
+        assert_eq!(stands(1, false), Order::Go);
+        assert_eq!(stands(1, false), Order::Abort);
     }
 }

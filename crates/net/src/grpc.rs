@@ -3,7 +3,7 @@
 //! All calls of a connection are driven by the connection's own task: what one read of the socket brought is decoded,
 //! submitted and answered together, and one write takes all the answers. Not here: what methods mean.
 use crate::{
-    conn::{Conn, Order, Phase},
+    conn::{Conn, GOODBYE, Order, Phase},
     http2::Session,
     reactor::{Core, Port},
     service::GrpcService,
@@ -16,10 +16,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWrite as _},
+    io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::Instant,
 };
 use xebec_core::Principal;
 
@@ -35,6 +37,9 @@ const READ_BYTES: usize = 16 << 10;
 /// Room for a read within a frame that is larger.
 const READ_FRAME_BYTES: usize = 64 << 10;
 
+/// The most that is read of a peer that was told the end and goes on sending.
+const LINGER_BYTES: usize = 16 << 20;
+
 /// What is left of a buffer is used up to this little.
 const LEAST_BYTES: usize = 1 << 10;
 
@@ -47,15 +52,23 @@ pub(crate) async fn serve<S: GrpcService>(
     core: Rc<Core>,
 ) {
     let mut pipe = Pipe { stream, inbox: BytesMut::new(), session: Session::new(&core.limits) };
-    if let Err(error) = pipe.drive(&principal, &port, &conn, &core).await {
-        tracing::debug!(error = %error, "grpc connection ended with an error");
+    match pipe.drive(&principal, &port, &conn, &core).await {
+        Ok(End::Now) => {}
+        Ok(End::Politely) => pipe.read_out(core.limits.stall_timeout).await,
+        Err(error) => tracing::debug!(error = %error, "grpc connection ended with an error"),
     }
 }
 
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At once: nobody is there.
+    Now,
+    /// Behind the last word, which the peer shall be able to read although it may still be sending.
+    Politely,
+}
+
 /// One connection's socket, and what its bytes mean.
-///
-/// It is not shut down when it is at its end, but when it is dropped: what a peer is still sending would be answered with a
-/// reset that takes the last answer away.
 #[derive(Debug)]
 struct Pipe {
     stream: TcpStream,
@@ -71,13 +84,13 @@ impl Pipe {
         port: &Port<S>,
         conn: &Conn,
         core: &Core,
-    ) -> io::Result<()> {
+    ) -> io::Result<End> {
         let (mut calls, mut failed) = (FuturesUnordered::new(), false);
         conn.can_be_asked();
         poll_fn(|cx| {
             match conn.order(cx) {
                 Order::Finish => self.session.finish(),
-                Order::Abort => return Poll::Ready(Ok(())),
+                Order::Abort => return Poll::Ready(Ok(End::Now)),
                 Order::Go => {}
             }
             if conn.is_to_be_asked() {
@@ -104,14 +117,14 @@ impl Pipe {
                 // Frames that had to wait may be there whole.
                 moved |= full && !self.session.is_full();
                 if flushed && (failed || self.session.is_over()) {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(Ok(End::Politely));
                 }
                 if !failed && !self.session.is_full() {
                     match self.poll_fill(cx)? {
-                        Poll::Ready(0) => return Poll::Ready(Ok(())),
-                        Poll::Ready(_) => {
+                        Poll::Ready(0) => return Poll::Ready(Ok(End::Now)),
+                        Poll::Ready(some) => {
                             moved = true;
-                            conn.heard();
+                            conn.heard(some);
                         }
                         Poll::Pending => {}
                     }
@@ -120,15 +133,34 @@ impl Pipe {
                     break;
                 }
             }
-            conn.stands(!self.inbox.is_empty() || self.session.is_inside_a_head());
+            conn.stands(!self.inbox.is_empty() || self.session.is_inside_a_head(), self.session.frames());
             note_phase(conn, calls.is_empty(), came);
             if calls.is_empty() && self.inbox.is_empty() {
-                // One that rests keeps no buffer.
+                // One that rests keeps no buffers.
                 self.inbox = BytesMut::new();
+                self.session.outbox().rest();
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// Reads and throws away what the peer still sends, until it has closed its side too. A socket that is closed before
+    /// would answer that with a reset, which takes away what the peer has not read yet. While it reads, it sends now and then:
+    /// it has a second each time.
+    async fn read_out(&mut self, most: Duration) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let (end, mut left) = (Instant::now() + most, LINGER_BYTES);
+        let mut buffer = vec![0; READ_BYTES];
+        while left > 0 {
+            let until = end.min(Instant::now() + GOODBYE);
+            match tokio::time::timeout_at(until, self.stream.read(&mut buffer)).await {
+                Ok(Ok(some)) if some > 0 => left = left.saturating_sub(some),
+                _ => return,
+            }
+        }
     }
 
     /// Reads once; 0 at the end.

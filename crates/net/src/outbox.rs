@@ -27,6 +27,13 @@ impl Outbox {
         self.tail.is_empty() && self.pieces.is_empty()
     }
 
+    /// Keeps no room, if nothing is unsent.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+
     /// The memory of what is unsent.
     pub(crate) fn bytes(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum::<usize>() + self.tail.len()

@@ -53,7 +53,9 @@ pub(super) async fn read(
     if comes_in_parts && first.first() == Some(&0) {
         peek(first.get(PREFIX_BYTES..).unwrap_or_default())?;
     }
-    push(&mut gather, first, limit)?;
+    // The rest may be long in coming: the buffer that a small beginning lies in is not kept for it.
+    let small = comes_in_parts && first.len() < PROGRESS_BYTES;
+    push(&mut gather, if small { Bytes::copy_from_slice(&first) } else { first }, limit)?;
     while let Some(frame) = frames.next().await? {
         push(&mut gather, frame, limit)?;
         wanted = announced(gather.start(), limit)?;

@@ -87,6 +87,8 @@ pub(super) async fn converse<S: GrpcService>(
                 if let Poll::Ready(step) = incoming.poll(cx, in_flight, is_drained) {
                     return Poll::Ready(step);
                 }
+            } else {
+                incoming.discard(cx);
             }
             if ready.bytes > 0 { Poll::Ready(Step::Send) } else { Poll::Pending }
         });
@@ -218,6 +220,11 @@ impl<'a> Incoming<'a> {
             Ok(None) => self.judge(cx, in_flight, draining),
             Err(status) => Poll::Ready(Step::Refused(status)),
         }
+    }
+
+    /// Throws away what comes behind the end. Nothing is released for it: the window closes.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(Ok(_))) = self.stream.poll_data(cx) {}
     }
 
     /// Takes what has come from the stream, where it would count against nothing.

@@ -38,14 +38,15 @@ pub(crate) struct Fields {
     authority: Option<HeaderValue>,
     path: Option<String>,
     headers: HeaderMap,
-    /// Bytes that may still come.
+    /// Bytes that may still come, and headers.
     room: usize,
+    more: usize,
     unfit: Option<Unfit>,
 }
 
 impl Fields {
-    /// Takes as many bytes of fields, each counted as RFC 7541, section 4.1, says.
-    pub(crate) fn new(most_bytes: usize) -> Self {
+    /// Takes as many bytes of fields, each counted as RFC 7541, section 4.1, says, and as many headers.
+    pub(crate) fn new(most_bytes: usize, most_headers: usize) -> Self {
         Self {
             method: None,
             scheme: false,
@@ -53,6 +54,7 @@ impl Fields {
             path: None,
             headers: HeaderMap::new(),
             room: most_bytes,
+            more: most_headers,
             unfit: None,
         }
     }
@@ -98,6 +100,7 @@ impl Fields {
                 if is_of_the_connection(name, value) {
                     return Err(Unfit::Malformed);
                 }
+                self.more = self.more.checked_sub(1).ok_or(Unfit::TooLarge)?;
                 self.headers.try_append(name, value.clone()).map_err(|_| Unfit::TooLarge)?;
             }
             Name::Wrong => return Err(Unfit::Malformed),
@@ -172,7 +175,7 @@ mod tests {
         for (name, value) in fields {
             hpack::put(&mut block, name, value.as_bytes());
         }
-        let mut out = Fields::new(most_bytes);
+        let mut out = Fields::new(most_bytes, 5);
         hpack::Decoder::new().decode(&block, |field| out.take(field)).unwrap();
         out.finish()
     }
@@ -226,5 +229,8 @@ mod tests {
         let fields = [&CALL[..], &[("a", "1")]].concat();
         assert!(read(&fields, call + 34).is_ok());
         assert_eq!(read(&fields, call + 33).err(), Some(Unfit::TooLarge));
+        let many = [&CALL[..], &[("a", "1"); 6]].concat();
+        assert!(read(&many[..9], 1000).is_ok());
+        assert_eq!(read(&many, 1000).err(), Some(Unfit::TooLarge));
     }
 }

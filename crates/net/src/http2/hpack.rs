@@ -13,7 +13,13 @@ use std::{collections::VecDeque, sync::LazyLock};
 mod huffman;
 
 /// The table that we grant a peer: what every peer may assume.
-const TABLE_BYTES: usize = 4096;
+pub(super) const TABLE_BYTES: u32 = 4096;
+
+/// What a block begins with to say that it, and all behind it, use no table of the peer's (sections 4.2 and 6.3).
+pub(super) const NO_TABLE: [u8; 1] = [0x20];
+
+/// What text of a field may take between two blocks.
+const KEPT_BYTES: usize = 1 << 10;
 
 /// What a field costs beside its text (section 4.1).
 const FIELD_COST_BYTES: usize = 32;
@@ -80,7 +86,13 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { table: VecDeque::new(), table_bytes: 0, most_bytes: TABLE_BYTES, changes: 0, text: Vec::new() }
+        Self {
+            table: VecDeque::new(),
+            table_bytes: 0,
+            most_bytes: TABLE_BYTES as usize,
+            changes: 0,
+            text: Vec::new(),
+        }
     }
 
     /// Counts what has become of the table: while it stays, equal blocks mean the same.
@@ -101,7 +113,7 @@ impl Decoder {
             } else if first & 0xe0 == 0x20 {
                 // The size changes before the first field or not at all (section 4.2).
                 let most = integer(&mut block, 5)?;
-                if fields || most > TABLE_BYTES {
+                if fields || most > TABLE_BYTES as usize {
                     return Err(Malformed);
                 }
                 self.most_bytes = most;
@@ -118,6 +130,8 @@ impl Decoder {
             }
             fields = true;
         }
+        self.text.clear();
+        self.text.shrink_to(KEPT_BYTES);
         Ok(())
     }
 

@@ -19,17 +19,32 @@ use std::{
     rc::Rc,
 };
 
-/// Frames a peer may send us at once; larger ones save a tensor of megabytes its frame heads.
-const MOST_FRAME_BYTES: u32 = 256 << 10;
+/// The largest frame that a peer may send us. One of them, and a head of as much, is what a connection can make us keep
+/// beside what its streams count for.
+const MOST_FRAME_BYTES: u32 = 64 << 10;
 
 /// Frames that one head may be cut into: empty ones cost us more than they cost a peer.
 const MOST_HEAD_FRAMES: usize = 32;
 
-/// Streams that we may have to reset for what is wrong with them, on one connection.
+/// Settings that one frame may have: there are seven in all.
+const MOST_SETTINGS: usize = 64;
+
+/// A piece of a body this small is copied out of a buffer that is this large: who waits with it keeps the buffer alive.
+const SMALL_PIECE_BYTES: usize = 4 << 10;
+const LARGE_BUFFER_BYTES: usize = 32 << 10;
+
+/// Streams that we reset and remember, if no more than these may be open.
+const LEAST_CUT: usize = 256;
+
+/// Streams that we may have to reset for what is wrong with them, on one connection, for each that goes well.
 const MOST_MISTAKES: usize = 128;
 
-/// A head so long is remembered, to be known when it comes again.
+/// A head no longer than this is remembered, to be known when it comes again.
 const MOST_KNOWN_BYTES: usize = 1 << 10;
+const MOST_KNOWN_HEADERS: usize = 64;
+
+/// The greatest stream that there can be.
+const MOST_STREAM: u32 = 0x7fff_ffff;
 
 /// What our pings say: one that asks whether a peer is there, and one whose answer shows that it has read our goodbye.
 const ASKED: &[u8; 8] = b"xebec up";
@@ -54,6 +69,8 @@ const fn protocol(what: &'static str) -> Fault {
 const fn size(what: &'static str) -> Fault {
     fault(Reason::FRAME_SIZE_ERROR, what)
 }
+
+const WIDE: Fault = fault(Reason::FLOW_CONTROL_ERROR, "a stream's window is larger than may be");
 
 /// A request whose head is there.
 #[derive(Debug)]
@@ -105,14 +122,18 @@ pub(crate) struct Session {
     new: VecDeque<Request>,
     /// Streams among the new ones that were reset already.
     resets: usize,
-    mistakes: usize,
     farewell: Farewell,
+    /// The last stream that the peer was told will be answered.
+    told: u32,
+    /// Frames that were taken, but for those of a head that has no end yet.
+    frames: u64,
 }
 
 impl Session {
     /// A connection over which nothing has come. What the server has to say first is there to be sent.
     pub(crate) fn new(limits: &Limits) -> Self {
-        let mut shared = Shared::new();
+        let streams = usize::try_from(limits.max_concurrent_streams).unwrap_or(usize::MAX);
+        let mut shared = Shared::new(streams.max(LEAST_CUT));
         let settings = [
             (setting::MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams),
             (setting::INITIAL_WINDOW_SIZE, u32::try_from(STREAM_WINDOW).unwrap_or_default()),
@@ -133,8 +154,9 @@ impl Session {
             last: 0,
             new: VecDeque::new(),
             resets: 0,
-            mistakes: 0,
             farewell: Farewell::None,
+            told: MOST_STREAM,
+            frames: 0,
         }
     }
 
@@ -145,7 +167,7 @@ impl Session {
 
     /// Tells calls that wait for room that some has left.
     pub(crate) fn sent(&self) {
-        self.shared.borrow_mut().wake_waiting();
+        self.shared.borrow().wake_waiting();
     }
 
     /// Whether so much waits to be sent that what comes has to wait.
@@ -158,6 +180,11 @@ impl Session {
         self.begun.is_some()
     }
 
+    /// Counts the frames that were taken: what a peer sends is getting on while it grows.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// Takes the frames that are there whole.
     ///
     /// # Errors
@@ -166,6 +193,8 @@ impl Session {
         if !self.preface && !self.read_preface(bytes)? {
             return Ok(());
         }
+        // Before anything of it is taken this is all there is.
+        let large = bytes.capacity() > LARGE_BUFFER_BYTES;
         while !self.is_full()
             && let Some(head) = FrameHead::read(bytes)
         {
@@ -175,7 +204,7 @@ impl Session {
             if bytes.len() < HEAD_BYTES + head.length {
                 break;
             }
-            self.settings |= head.kind == kind::SETTINGS;
+            self.settings |= head.kind == kind::SETTINGS && !head.has(flag::ACK);
             if !self.settings {
                 return Err(protocol("the first frame is not of settings"));
             }
@@ -184,10 +213,15 @@ impl Session {
             }
             bytes.advance(HEAD_BYTES);
             if head.kind == kind::DATA {
-                self.data(head, bytes.split_to(head.length).freeze())?;
+                let copied = large && head.length <= SMALL_PIECE_BYTES;
+                let payload = bytes.split_to(head.length);
+                self.data(head, if copied { Bytes::copy_from_slice(&payload) } else { payload.freeze() })?;
             } else {
                 self.control(head, bytes.get(..head.length).unwrap_or_default())?;
                 bytes.advance(head.length);
+            }
+            if self.begun.is_none() {
+                self.frames += 1;
             }
         }
         Ok(())
@@ -247,10 +281,10 @@ impl Session {
         let begun = begun.ok_or(protocol("the rest of a head comes behind no head of its stream"))?;
         begun.frames += 1;
         begun.block.extend_from_slice(payload);
-        // Whole it would be refused with a status; to put it together would cost what only a flood sends.
-        let too_long =
-            begun.block.len() > usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
-        if too_long || begun.frames > MOST_HEAD_FRAMES {
+        // One that would fit into a frame is refused with a status when it is whole. What is longer is a flood.
+        let most = usize::try_from(self.limits.max_header_bytes.max(MOST_FRAME_BYTES)).unwrap_or(usize::MAX);
+        let frames = MOST_HEAD_FRAMES.max(2 * most / FIRST_MOST_FRAME as usize);
+        if begun.block.len() > most || begun.frames > frames {
             return Err(fault(Reason::ENHANCE_YOUR_CALM, "a head has no end"));
         }
         if head.has(flag::END_HEADERS)
@@ -338,6 +372,7 @@ impl Session {
         if let Ok(head) = &head
             && before == self.decoder.changes()
             && block.len() <= MOST_KNOWN_BYTES
+            && head.headers.len() <= MOST_KNOWN_HEADERS
         {
             self.known = Some(Known { block: block.to_vec(), changes: before, head: Rc::clone(head) });
         }
@@ -345,7 +380,8 @@ impl Session {
     }
 
     fn decode(&mut self, block: &[u8]) -> Result<Fields, Fault> {
-        let mut fields = Fields::new(usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX));
+        let most_bytes = usize::try_from(self.limits.max_header_bytes).unwrap_or(usize::MAX);
+        let mut fields = Fields::new(most_bytes, self.limits.max_headers);
         let decoded = self.decoder.decode(block, |field| fields.take(field));
         decoded
             .map_err(|hpack::Malformed| fault(Reason::COMPRESSION_ERROR, "a head cannot be decompressed"))?;
@@ -454,21 +490,18 @@ impl Session {
         if !rest.is_empty() {
             return Err(size("settings have a wrong size"));
         }
+        if pairs.len() > MOST_SETTINGS {
+            return Err(fault(Reason::ENHANCE_YOUR_CALM, "there are more settings than can be"));
+        }
         let shared = &mut *self.shared.borrow_mut();
+        let mut window = shared.first_window;
         for [a, b, value @ ..] in pairs {
             let value = u32::from_be_bytes(*value);
             match u16::from_be_bytes([*a, *b]) {
                 setting::ENABLE_PUSH if value > 1 => return Err(protocol("a setting is neither on nor off")),
-                setting::INITIAL_WINDOW_SIZE => {
-                    let wide =
-                        || fault(Reason::FLOW_CONTROL_ERROR, "a stream's window is larger than may be");
-                    let window =
-                        Some(i64::from(value)).filter(|window| *window <= MOST_WINDOW).ok_or_else(wide)?;
-                    let more = window - std::mem::replace(&mut shared.first_window, window);
-                    for (_, open) in &shared.open {
-                        open.borrow_mut().widen(more).map_err(|_| wide())?;
-                    }
-                }
+                setting::HEADER_TABLE_SIZE => shared.tells_table |= value < hpack::TABLE_BYTES,
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MOST_WINDOW => return Err(WIDE),
+                setting::INITIAL_WINDOW_SIZE => window = i64::from(value),
                 setting::MAX_FRAME_SIZE => {
                     if !(FIRST_MOST_FRAME..1 << 24).contains(&value) {
                         return Err(protocol("a frame's size is less or more than it may be"));
@@ -476,6 +509,14 @@ impl Session {
                     shared.most_frame = usize::try_from(value).unwrap_or_default();
                 }
                 _ => {}
+            }
+        }
+        // The last of several counts. What a stream that is given up may send is of no interest.
+        let more = window - std::mem::replace(&mut shared.first_window, window);
+        for (_, open) in shared.open.iter().filter(|_| more != 0) {
+            let open = &mut *open.borrow_mut();
+            if !open.reset {
+                open.widen(more).map_err(|_| WIDE)?;
             }
         }
         put(&mut shared.outbox, kind::SETTINGS, flag::ACK, 0, &[]);
@@ -493,18 +534,19 @@ impl Session {
             put(&mut self.outbox(), kind::PING, flag::ACK, 0, payload);
         } else if payload == GOODBYE && self.farewell == Farewell::Asked {
             self.farewell = Farewell::Told;
-            self.put_goodbye(self.last, Reason::NO_ERROR, "");
+            self.told = self.last;
+            self.put_goodbye(self.told, Reason::NO_ERROR, "");
         }
         Ok(())
     }
 
     /// Resets a stream for what is wrong with it.
     fn mistake(&mut self, id: u32, reason: Reason) -> Result<(), Fault> {
-        self.mistakes += 1;
-        if self.mistakes > MOST_MISTAKES {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.mistakes += 1;
+        if shared.mistakes > MOST_MISTAKES {
             return Err(fault(Reason::ENHANCE_YOUR_CALM, "too many streams had to be reset"));
         }
-        let shared = &mut *self.shared.borrow_mut();
         shared.put_reset(id, reason);
         if let Some(open) = shared.find(id).map(Rc::clone) {
             let open = &mut *open.borrow_mut();
@@ -543,7 +585,7 @@ impl Session {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Asked;
             // What it begins before it reads this is answered: only its answer to the ping says where that ends.
-            self.put_goodbye(0x7fff_ffff, Reason::NO_ERROR, "");
+            self.put_goodbye(MOST_STREAM, Reason::NO_ERROR, "");
             put(&mut self.outbox(), kind::PING, 0, 0, GOODBYE);
         }
     }
@@ -556,7 +598,8 @@ impl Session {
     /// Tells the peer why the connection ends.
     pub(crate) fn fail(&mut self, fault: Fault) {
         self.new.clear();
-        self.put_goodbye(self.last, fault.reason, fault.what);
+        // Never more than was told before (section 6.8).
+        self.put_goodbye(self.last.min(self.told), fault.reason, fault.what);
     }
 
     fn put_goodbye(&self, last: u32, reason: Reason, what: &str) {

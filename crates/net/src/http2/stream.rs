@@ -1,10 +1,13 @@
 //! What a connection knows of its streams, and what the call of a stream does with it.
-use super::frame::{FIRST_MOST_FRAME, FIRST_WINDOW, MOST_WINDOW, Reason, flag, kind, put, put_head};
+use super::{
+    frame::{FIRST_MOST_FRAME, FIRST_WINDOW, MOST_WINDOW, Reason, flag, kind, put, put_head},
+    hpack,
+};
 use crate::outbox::Outbox;
 use bytes::Bytes;
 use std::{
     cell::RefCell,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -20,8 +23,8 @@ const MOST_UNSENT_BYTES: usize = 256 << 10;
 /// What may come on top of them: frames that are no answers. With so many, what the peer sends is not looked at.
 const MOST_CONTROL_BYTES: usize = 32 << 10;
 
-/// Streams that we reset and whose frames may still be on their way.
-const MOST_CUT: usize = 256;
+/// What one call may add before the next that waits has its turn.
+const TURN_BYTES: i64 = 64 << 10;
 
 /// What the streams of a connection share.
 #[derive(Debug)]
@@ -40,14 +43,19 @@ pub(super) struct Shared {
     pub(super) open: Vec<(u32, Rc<RefCell<State>>)>,
     /// Those of them that the peer has reset: it does not count them any more.
     pub(super) gone: usize,
-    /// Streams that we reset, the newest last.
-    cut: VecDeque<u32>,
-    /// Calls wait for room.
-    pub(super) waiting: bool,
+    /// Streams that we reset and whose frames may still be on their way, and how many of them are remembered.
+    cut: BTreeSet<u32>,
+    most_cut: usize,
+    /// Streams that wait for the connection to have room, in their order.
+    waiting: VecDeque<u32>,
+    /// The peer keeps a smaller table for heads than everybody may assume, and is to be told that none is used.
+    pub(super) tells_table: bool,
+    /// Streams that had to be reset for what is wrong with them, less those that went well since.
+    pub(super) mistakes: usize,
 }
 
 impl Shared {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(most_cut: usize) -> Self {
         Self {
             outbox: Outbox::default(),
             window: FIRST_WINDOW,
@@ -57,8 +65,11 @@ impl Shared {
             taken: 0,
             open: Vec::new(),
             gone: 0,
-            cut: VecDeque::new(),
-            waiting: false,
+            cut: BTreeSet::new(),
+            most_cut,
+            waiting: VecDeque::new(),
+            tells_table: false,
+            mistakes: 0,
         }
     }
 
@@ -83,10 +94,10 @@ impl Shared {
 
     pub(super) fn put_reset(&mut self, id: u32, reason: Reason) {
         put(&mut self.outbox, kind::RESET, 0, id, &reason.0.to_be_bytes());
-        if self.cut.len() == MOST_CUT {
-            self.cut.pop_front();
+        self.cut.insert(id);
+        if self.cut.len() > self.most_cut {
+            self.cut.pop_first();
         }
-        self.cut.push_back(id);
     }
 
     /// Whether what comes for a stream may have been sent before our reset of it was read.
@@ -105,12 +116,24 @@ impl Shared {
         self.outbox.bytes() >= MOST_UNSENT_BYTES + MOST_CONTROL_BYTES
     }
 
-    /// Wakes the calls that wait for room, if there is some.
-    pub(super) fn wake_waiting(&mut self) {
-        if self.waiting && self.room() > 0 {
-            self.waiting = false;
-            self.open.iter().for_each(|(_, state)| state.borrow_mut().wake());
+    /// Wakes the call whose turn it is to use room, if there is some.
+    pub(super) fn wake_waiting(&self) {
+        self.wake_next(0);
+    }
+
+    /// The same for a stream that is in use itself.
+    fn wake_next(&self, own: u32) {
+        if self.room() > 0
+            && let Some(first) = self.waiting.front().filter(|first| **first != own)
+            && let Some(state) = self.find(*first)
+        {
+            state.borrow_mut().wake();
         }
+    }
+
+    /// Takes a stream out of the line.
+    fn leave(&mut self, id: u32) {
+        self.waiting.retain(|waiting| *waiting != id);
     }
 }
 
@@ -209,11 +232,14 @@ impl State {
     /// # Errors
     /// It is more than a window may be.
     pub(super) fn widen(&mut self, bytes: i64) -> Result<(), Reason> {
+        let shut = self.window <= 0;
         self.window += bytes;
         if self.window > MOST_WINDOW {
             return Err(Reason::FLOW_CONTROL_ERROR);
         }
-        self.wake();
+        if shut && self.window > 0 {
+            self.wake();
+        }
         Ok(())
     }
 
@@ -285,24 +311,38 @@ impl Stream {
         if state.reset { Poll::Ready(()) } else { state.wait(cx) }
     }
 
-    /// Bytes that can be sent now.
+    /// Bytes that can be sent now, if nobody else waits to send.
     pub(crate) fn room(&self) -> usize {
-        let room = self.state.borrow().window.min(self.shared.borrow().room());
-        usize::try_from(room).unwrap_or(0)
+        let shared = self.shared.borrow();
+        if !shared.waiting.is_empty() {
+            return 0;
+        }
+        usize::try_from(self.state.borrow().window.min(shared.room())).unwrap_or(0)
     }
 
-    /// Waits until something can be sent.
+    /// Waits until something can be sent, and tells how much. Those who wait take turns: a long answer does not hold up a
+    /// short one.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<usize, Gone>> {
-        if self.state.borrow().reset {
+        let (state, shared) = (&mut *self.state.borrow_mut(), &mut *self.shared.borrow_mut());
+        if state.reset {
             return Poll::Ready(Err(Gone));
         }
-        match self.room() {
-            0 => {
-                self.shared.borrow_mut().waiting = true;
-                self.state.borrow_mut().wait(cx)
-            }
-            room => Poll::Ready(Ok(room)),
+        let first = shared.waiting.front().is_none_or(|first| *first == state.id);
+        let room = state.window.min(shared.room()).min(TURN_BYTES);
+        if state.window <= 0 {
+            // It is the peer who has to do something.
+            shared.leave(state.id);
+        } else if room > 0 && first {
+            shared.waiting.pop_front();
+            return Poll::Ready(Ok(usize::try_from(room).unwrap_or(0)));
+        } else if !shared.waiting.contains(&state.id) {
+            shared.waiting.push_back(state.id);
         }
+        let waits = state.wait(cx);
+        if first && state.window <= 0 {
+            shared.wake_next(state.id);
+        }
+        waits
     }
 
     /// Sends fields: the head, or with `last` the end of the answer.
@@ -316,7 +356,10 @@ impl Stream {
         }
         state.finished = last;
         let flags = if last { flag::END_HEADERS | flag::END_STREAM } else { flag::END_HEADERS };
-        put(&mut shared.outbox, kind::HEADERS, flags, state.id, block);
+        let update: &[u8] = if std::mem::take(&mut shared.tells_table) { &hpack::NO_TABLE } else { &[] };
+        put_head(&mut shared.outbox, kind::HEADERS, flags, state.id, update.len() + block.len());
+        shared.outbox.push_raw(update);
+        shared.outbox.push_raw(block);
         Ok(())
     }
 
@@ -336,6 +379,7 @@ impl Stream {
             put_head(&mut shared.outbox, kind::DATA, 0, state.id, some.len());
             shared.outbox.push(&some);
         }
+        shared.wake_next(state.id);
         Ok(())
     }
 
@@ -357,6 +401,8 @@ impl Drop for Stream {
         if let Ok(place) = shared.open.binary_search_by_key(&state.id, |(id, _)| *id) {
             shared.open.remove(place);
         }
+        shared.leave(state.id);
+        shared.wake_waiting();
         // What its call had in its hands is gone with it.
         shared.release(state.held);
         if state.reset {
@@ -366,6 +412,8 @@ impl Drop for Stream {
         } else if !state.ended {
             // The answer was there before the whole of what was asked (RFC 9113, section 8.1).
             shared.put_reset(state.id, Reason::NO_ERROR);
+        } else {
+            shared.mistakes = shared.mistakes.saturating_sub(1);
         }
     }
 }

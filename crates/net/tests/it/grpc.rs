@@ -237,6 +237,65 @@ async fn draining_finishes_open_calls_and_then_closes_the_connection() {
     tokio::task::spawn_blocking(move || server.join()).await.unwrap();
 }
 
+#[tokio::test]
+async fn the_last_answer_of_a_drain_is_read_to_its_end_by_a_caller_that_goes_on_sending() {
+    const PING: u8 = 6;
+    const WINDOW: u8 = 8;
+    let mut server = Server::start(Limits::default());
+    // Room for little, so that most of the answer lies on the server's side when that is done with it.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.connect(&server.grpc.into()).unwrap();
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let text = |place: &[u8], text: &str| [place, &[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let head = [
+        vec![0x83, 0x86],
+        text(&[0x04], "/echo/hold-big"),
+        text(&[0x01], "localhost"),
+        text(&[0x0f, 0x10], "application/grpc"),
+    ];
+    let window = frame(WINDOW, 0, &[0, 0xff, 0, 0]);
+    let call = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, &[0, 4, 0x7f, 255, 255, 255]),
+        window.clone(),
+        frame(1, 4, &head.concat()),
+        frame(0, 1, &[0, 0, 0, 0, 0]),
+    ];
+    stream.write_all(&call.concat()).unwrap();
+    server.echo.held.notified().await;
+    server.drain.begin(Instant::now());
+    let (mut bytes, mut data, mut kinds) = (Vec::new(), 0, Vec::new());
+    let mut buffer = [0; 2048];
+    loop {
+        let some = stream.read(&mut buffer).expect("no reset");
+        if some == 0 {
+            break;
+        }
+        bytes.extend_from_slice(&buffer[..some]);
+        while let [long, middle, short, kind, flags, _, _, _, _, behind @ ..] = &bytes[..] {
+            let length = usize::try_from(u32::from_be_bytes([0, *long, *middle, *short])).unwrap();
+            let Some((payload, rest)) = behind.split_at_checked(length) else { break };
+            match (*kind, *flags) {
+                (0, _) => data += length,
+                // The second goodbye: the server knows that this call is the last.
+                (7, _) if kinds.contains(&(7, 0)) => server.echo.release.notify_one(),
+                (PING, 0) => stream.write_all(&frame(PING, 1, payload)).unwrap(),
+                _ => {}
+            }
+            kinds.push((*kind, *flags));
+            bytes = rest.to_vec();
+        }
+        // What a caller that reads sends back now and then. The server may have read enough.
+        let _ = stream.write_all(&window);
+    }
+    assert_eq!(data, (1 << 20) + 5);
+    assert!(kinds.ends_with(&[(0, 0), (1, 5)]), "{kinds:?}");
+    drop(stream);
+    server.join();
+}
+
 async fn call_late(
     client: &mut SendRequest<Bytes>,
     server: &Server,

@@ -111,6 +111,10 @@ impl GrpcService for Echo {
     async fn call(&self, call: GrpcCall<'_>) -> Result<GrpcAnswer, GrpcStatus> {
         match call.path {
             "/echo/hold" => self.hold().await,
+            "/echo/hold-big" => {
+                self.hold().await;
+                return Ok(GrpcAnswer::One(GrpcMessage::raw(&vec![b'x'; 1 << 20])));
+            }
             "/echo/panic" => panic!("a bug"),
             "/echo/watch" => {
                 let first = GrpcMessage::encode(&ServerReadyResponse { ready: true });

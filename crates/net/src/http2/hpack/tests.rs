@@ -137,7 +137,7 @@ proptest! {
         let mut decoder = Decoder::new();
         for piece in block.chunks(40) {
             let _ = read(&mut decoder, piece);
-            prop_assert!(decoder.table_bytes <= TABLE_BYTES);
+            prop_assert!(decoder.table_bytes <= TABLE_BYTES as usize);
             prop_assert_eq!(decoder.table_bytes, decoder.table.iter().map(|field| field.bytes).sum::<usize>());
         }
     }

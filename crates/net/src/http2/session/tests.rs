@@ -175,6 +175,11 @@ fn what_ends_the_connection_says_why() {
         ("a word on settings", frame(kind::SETTINGS, flag::ACK, 0, &[0; 6]), Reason::FRAME_SIZE_ERROR),
         ("push", frame(kind::SETTINGS, 0, 0, &[0, 2, 0, 0, 0, 2]), Reason::PROTOCOL_ERROR),
         ("windows", frame(kind::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]), Reason::FLOW_CONTROL_ERROR),
+        (
+            "many settings",
+            frame(kind::SETTINGS, 0, 0, &[0; 6 * (MOST_SETTINGS + 1)]),
+            Reason::ENHANCE_YOUR_CALM,
+        ),
         ("small frames", frame(kind::SETTINGS, 0, 0, &[0, 5, 0, 0, 0x3f, 0xff]), Reason::PROTOCOL_ERROR),
         ("large frames", frame(kind::SETTINGS, 0, 0, &[0, 5, 1, 0, 0, 0]), Reason::PROTOCOL_ERROR),
         ("a stream's ping", frame(kind::PING, 0, 1, &[0; 8]), Reason::PROTOCOL_ERROR),
@@ -214,7 +219,11 @@ fn what_ends_the_connection_says_why() {
     drop(session.next().unwrap());
     // Reset by us: what comes late is no fault.
     take(&mut session, &ended).unwrap();
-    for first in [&b"GET / HTTP/1.1\r\n"[..], &[&PREFACE[..], &frame(kind::PING, 0, 0, &[0; 8])].concat()] {
+    for first in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        &[&PREFACE[..], &frame(kind::PING, 0, 0, &[0; 8])].concat(),
+        &[&PREFACE[..], &frame(kind::SETTINGS, flag::ACK, 0, &[])].concat(),
+    ] {
         assert_eq!(
             take(&mut Session::new(&Limits::default()), first).unwrap_err().reason,
             Reason::PROTOCOL_ERROR
@@ -316,6 +325,18 @@ fn heads_that_are_too_long_get_their_status_and_those_without_an_end_end_the_con
     assert_eq!((frames[0].0, frames[0].1, &frames[0].3[..]), (kind::HEADERS, ALONE, &b"\x08\x03431"[..]));
     assert_eq!((frames[1].0, &frames[1].3[..]), (kind::RESET, &[0; 4][..]));
     assert!(session.next().is_none());
+    // In several frames it is no other head.
+    let wide = block(&[("a", &"b".repeat(40_000))]);
+    let mut session = greeted(Limits { max_header_bytes: 1000, ..Limits::default() });
+    let (start, rest) = wide.split_at(20_000);
+    let frames = [
+        frame(kind::HEADERS, 0, 1, &[&call()[..], start].concat()),
+        frame(kind::CONTINUATION, WHOLE, 1, rest),
+        frame(kind::HEADERS, ALONE, 3, &call()),
+    ];
+    take(&mut session, &frames.concat()).unwrap();
+    assert_eq!(sent(&session)[0].3, b"\x08\x03431");
+    assert!(session.next().is_some());
     for piece in [&long[..], &[]] {
         let mut session = greeted(Limits { max_header_bytes: 1000, ..Limits::default() });
         let flood = frame(kind::CONTINUATION, 0, 1, piece).repeat(100);
@@ -377,6 +398,65 @@ fn windows_are_kept_on_both_sides() {
 }
 
 #[test]
+fn answers_that_wait_take_turns_so_that_a_long_one_holds_up_no_short_one() {
+    let mut session = greeted(Limits::default());
+    let open = |id: u32| frame(kind::HEADERS, ALONE, id, &call());
+    let wide = frame(kind::SETTINGS, 0, 0, &[0, 4, 0x7f, 255, 255, 255]);
+    let more = frame(kind::WINDOW_UPDATE, 0, 0, &[0x3f, 255, 255, 255]);
+    take(&mut session, &[wide, more, open(1), open(3), open(5)].concat()).unwrap();
+    let streams: Vec<Stream> = std::iter::from_fn(|| session.next()).map(|request| request.stream).collect();
+    let [long, longer, short] = &streams[..] else { panic!() };
+    let poll = |stream: &Stream| match stream.poll_room(&Context::from_waker(Waker::noop())) {
+        Poll::Ready(room) => room.unwrap(),
+        Poll::Pending => 0,
+    };
+    let fill = |stream: &Stream| {
+        let room = poll(stream);
+        stream.send_data(vec![0; room].into()).unwrap();
+        room
+    };
+    // A long one takes all the room there is, by turns, and waits for more; the others come behind it.
+    let mut taken = 0;
+    while let room @ 1.. = fill(long) {
+        taken += room;
+    }
+    assert!((200 << 10..300 << 10).contains(&taken), "{taken}");
+    assert_eq!((fill(longer), fill(short), short.room()), (0, 0, 0));
+    sent(&session);
+    // Whoever is not first waits, however much room there is.
+    assert_eq!((fill(short), fill(longer)), (0, 0));
+    assert_eq!(fill(long), 64 << 10);
+    assert_eq!((fill(long), fill(short)), (0, 0), "it is behind the others now");
+    assert_eq!(fill(longer), 64 << 10);
+    assert_eq!(fill(longer), 0);
+    assert_eq!(fill(short), 64 << 10);
+    // One whose window is shut is in nobody's way, nor is one that is gone.
+    take(&mut session, &frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap();
+    sent(&session);
+    assert_eq!(fill(long), 0);
+    take(&mut session, &frame(kind::WINDOW_UPDATE, 0, 5, &[0, 0x10, 0, 0])).unwrap();
+    assert_eq!((fill(short), fill(longer)), (0, 0), "the longer is first, and finds out that it may not");
+    assert_eq!(fill(short), 64 << 10);
+    assert_eq!(session.shared.borrow().open.len(), 3);
+    drop(streams);
+    assert!(session.shared.borrow().open.is_empty());
+}
+
+#[test]
+fn a_peer_with_a_smaller_table_is_told_once_that_none_is_used() {
+    let mut session = greeted(Limits::default());
+    let settings = [&[0, 1, 0, 0, 0x10, 0][..], &[0, 1, 0, 0, 0, 0]].concat();
+    take(&mut session, &frame(kind::SETTINGS, 0, 0, &settings)).unwrap();
+    take(&mut session, &frame(kind::HEADERS, ALONE, 1, &call())).unwrap();
+    let Request { stream, .. } = session.next().unwrap();
+    stream.send_fields(b"\x88", false).unwrap();
+    stream.send_fields(b"\x88", true).unwrap();
+    let blocks: Vec<Vec<u8>> =
+        sent(&session).into_iter().filter(|frame| frame.0 == kind::HEADERS).map(|frame| frame.3).collect();
+    assert_eq!(blocks, [&b"\x20\x88"[..], b"\x88"]);
+}
+
+#[test]
 fn with_too_much_unsent_nothing_is_looked_at_until_some_has_left() {
     let mut session = greeted(Limits::default());
     let mut inbox = BytesMut::from(&frame(kind::PING, 0, 0, &[7; 8]).repeat(100_000)[..]);
@@ -405,6 +485,11 @@ fn a_goodbye_answers_what_was_begun_before_it_was_read_and_refuses_the_rest() {
     assert_eq!(resets(&session), [(3, Reason::REFUSED_STREAM)]);
     drop(request);
     assert!(session.is_over());
+    // What it is told later is no more than that.
+    let fault = take(&mut session, &frame(kind::PING, 0, 1, &[0; 8])).unwrap_err();
+    sent(&session);
+    session.fail(fault);
+    assert_eq!(sent(&session)[0].3[..4], 1u32.to_be_bytes());
 }
 
 proptest! {
