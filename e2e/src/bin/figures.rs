@@ -82,7 +82,7 @@ fn bench(encoder: &Path, others: &[String], seconds: f64) -> anyhow::Result<()> 
     engine.measure(single_row)?;
     let server = serve(Path::new("examples/fraud-detection"), "0", &["--io-threads", "1"])?;
     let mut rows = Vec::new();
-    for (protocol, target) in [("grpc", "0.6 (1.0)"), ("binary", "0.4 (1.0)"), ("json", "0.3 (0.7)")] {
+    for (protocol, target) in [("grpc", "0.75 (1.0)"), ("binary", "0.75 (1.0)"), ("json", "0.5 (0.7)")] {
         let load = Load::new(url(&server, protocol), protocol, "fraud-mlp").at("1", 64, seconds);
         let what = format!("fraud MLP, one core, c=64, {protocol}");
         rows.push(Row { what, target, measured: load.best(Some(server.id()))? });
