@@ -248,7 +248,8 @@ async fn the_last_answer_of_a_drain_is_read_to_its_end_by_a_caller_that_goes_on_
     socket.connect(&server.grpc.into()).unwrap();
     let mut stream = std::net::TcpStream::from(socket);
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let text = |place: &[u8], text: &str| [place, &[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let text =
+        |place: &[u8], text: &str| [place, &[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let head = [
         vec![0x83, 0x86],
         text(&[0x04], "/echo/hold-big"),
