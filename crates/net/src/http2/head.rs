@@ -1,9 +1,9 @@
 //! Heads of requests, out of their fields.
 //!
 //! # Source
-//! RFC 9113, sections 8.2 and 8.3.
+//! RFC 9113, sections 8.2 and 8.3; RFC 3986, section 2, for what a path may hold.
 use super::hpack::{Field, Name};
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header, uri};
 use std::cell::Cell;
 
 /// What a request asks for.
@@ -86,10 +86,12 @@ impl Fields {
             }
             Name::Scheme => {
                 early(!self.scheme)?;
+                uri::Scheme::try_from(value.as_bytes()).map_err(|_| Unfit::Malformed)?;
                 self.scheme = true;
             }
             Name::Authority => {
                 early(self.authority.is_none())?;
+                uri::Authority::try_from(value.as_bytes()).map_err(|_| Unfit::Malformed)?;
                 self.authority = Some(value.clone());
             }
             Name::Path => {
@@ -139,7 +141,10 @@ impl Fields {
 }
 
 fn path(value: &HeaderValue) -> Result<String, Unfit> {
-    let text = value.to_str().map_err(|_| Unfit::Malformed)?;
+    // A fragment, blanks and what else no URI has are understood differently by different readers.
+    let plain = |byte: &u8| byte.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(byte);
+    let text =
+        value.to_str().ok().filter(|text| text.as_bytes().iter().all(plain)).ok_or(Unfit::Malformed)?;
     let path = text.split_once('?').map_or(text, |(path, _)| path);
     if path.starts_with('/') || text == "*" { Ok(path.to_owned()) } else { Err(Unfit::Malformed) }
 }
@@ -213,6 +218,14 @@ mod tests {
             with(&[("content-length", "1"), ("content-length", "2")]),
             with(&[("content-length", "+1")]),
             with(&[("content-length", "99999999999999999999")]),
+            [&without(":scheme")[..], &[(":scheme", "http://")]].concat(),
+            [&without(":authority")[..], &[(":authority", "")]].concat(),
+            [&without(":authority")[..], &[(":authority", "a b")]].concat(),
+            [&without(":authority")[..], &[(":authority", "a/b")]].concat(),
+            [&without(":path")[..], &[(":path", "/a#b")]].concat(),
+            [&without(":path")[..], &[(":path", "/a b")]].concat(),
+            [&without(":path")[..], &[(":path", "/a?b\\c")]].concat(),
+            [&without(":path")[..], &[(":path", "?a")]].concat(),
             [&without(":path")[..], &[(":path", "")]].concat(),
             [&without(":path")[..], &[(":path", "a")]].concat(),
             [&without(":method")[..], &[(":method", "")]].concat(),

@@ -388,9 +388,14 @@ impl Session {
         Ok(fields)
     }
 
+    /// Whether the peer has used this stream, or passed it over. Even ones would be ours to begin, and we begin none.
+    fn was_begun(&self, id: u32) -> bool {
+        id <= self.last && !id.is_multiple_of(2)
+    }
+
     fn data(&mut self, head: FrameHead, payload: Bytes) -> Result<(), Fault> {
         let (id, bytes) = (head.stream, i64::try_from(payload.len()).unwrap_or(0));
-        if id == 0 || id > self.last {
+        if !self.was_begun(id) {
             return Err(protocol("data is of a stream that was not begun"));
         }
         let piece = unpadded(head, &payload).ok_or(protocol("the padding is longer than its frame"))?;
@@ -423,7 +428,7 @@ impl Session {
         if payload.len() != 4 {
             return Err(size("a reset has a wrong size"));
         }
-        if head.stream == 0 || head.stream > self.last {
+        if !self.was_begun(head.stream) {
             return Err(protocol("a reset is of a stream that was not begun"));
         }
         let shared = &mut *self.shared.borrow_mut();
@@ -463,7 +468,7 @@ impl Session {
             shared.wake_waiting();
             return Ok(());
         }
-        if head.stream > self.last {
+        if !self.was_begun(head.stream) {
             return Err(protocol("a window is of a stream that was not begun"));
         }
         if increment == 0 {

@@ -127,15 +127,12 @@ fn what_ends_the_connection_says_why() {
     let call = call();
     let begun = frame(kind::HEADERS, WHOLE, 1, &call);
     let ended = frame(kind::HEADERS, ALONE, 1, &call);
+    let at_five = frame(kind::HEADERS, WHOLE, 5, &call);
     let on_itself = [&1u32.to_be_bytes()[..], &[0], &call].concat();
     let cases: Vec<(&str, Vec<u8>, Reason)> = vec![
         ("an even stream", frame(kind::HEADERS, WHOLE, 2, &call), Reason::PROTOCOL_ERROR),
         ("no stream", frame(kind::HEADERS, WHOLE, 0, &call), Reason::PROTOCOL_ERROR),
-        (
-            "a smaller stream",
-            [frame(kind::HEADERS, WHOLE, 5, &call), begun.clone()].concat(),
-            Reason::PROTOCOL_ERROR,
-        ),
+        ("a smaller stream", [at_five.clone(), begun.clone()].concat(), Reason::PROTOCOL_ERROR),
         ("a block that means nothing", frame(kind::HEADERS, WHOLE, 1, &[0xff; 9]), Reason::COMPRESSION_ERROR),
         ("padding", frame(kind::HEADERS, WHOLE | flag::PADDED, 1, &[9]), Reason::PROTOCOL_ERROR),
         ("a cut priority", frame(kind::HEADERS, WHOLE | flag::PRIORITY, 1, &[9]), Reason::FRAME_SIZE_ERROR),
@@ -153,6 +150,17 @@ fn what_ends_the_connection_says_why() {
             "a cut reset",
             [begun.clone(), frame(kind::RESET, 0, 1, &[0; 3])].concat(),
             Reason::FRAME_SIZE_ERROR,
+        ),
+        ("data of ours", [at_five.clone(), frame(kind::DATA, 0, 2, b"a")].concat(), Reason::PROTOCOL_ERROR),
+        (
+            "a reset of ours",
+            [at_five.clone(), frame(kind::RESET, 0, 2, &[0; 4])].concat(),
+            Reason::PROTOCOL_ERROR,
+        ),
+        (
+            "a window of ours",
+            [at_five.clone(), frame(kind::WINDOW_UPDATE, 0, 2, &[0, 0, 0, 1])].concat(),
+            Reason::PROTOCOL_ERROR,
         ),
         ("a window before", frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]), Reason::PROTOCOL_ERROR),
         ("no window", frame(kind::WINDOW_UPDATE, 0, 0, &[0; 4]), Reason::PROTOCOL_ERROR),
@@ -281,6 +289,15 @@ fn what_ends_a_stream_leaves_the_others_and_too_much_of_it_ends_the_connection()
     let wrong: Vec<u8> = (0..1000).flat_map(|at| frame(kind::HEADERS, WHOLE, 2 * at + 1, &bad)).collect();
     assert_eq!(take(&mut session, &wrong).unwrap_err().reason, Reason::ENHANCE_YOUR_CALM);
     assert_eq!(resets(&session).len(), MOST_MISTAKES);
+}
+
+#[test]
+fn settings_say_nothing_about_the_window_of_a_stream_that_was_reset_for_it() {
+    let mut session = greeted(Limits::default());
+    let too_wide = frame(kind::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]);
+    let same = frame(kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]);
+    take(&mut session, &[frame(kind::HEADERS, ALONE, 1, &call()), too_wide, same].concat()).unwrap();
+    assert_eq!(resets(&session), [(1, Reason::FLOW_CONTROL_ERROR)]);
 }
 
 #[test]
