@@ -516,14 +516,8 @@ impl Session {
                 _ => {}
             }
         }
-        // The last of several counts. What a stream that is given up may send is of no interest.
-        let more = window - std::mem::replace(&mut shared.first_window, window);
-        for (_, open) in shared.open.iter().filter(|_| more != 0) {
-            let open = &mut *open.borrow_mut();
-            if !open.reset {
-                open.widen(more).map_err(|_| WIDE)?;
-            }
-        }
+        // The last of several counts.
+        shared.change_first_window(window).map_err(|_| WIDE)?;
         put(&mut shared.outbox, kind::SETTINGS, flag::ACK, 0, &[]);
         Ok(())
     }

@@ -92,6 +92,17 @@ impl Shared {
         self.release(CONNECTION_WINDOW - FIRST_WINDOW);
     }
 
+    /// Gives new streams another window, and those that are open as much more, or less.
+    ///
+    /// # Errors
+    /// One of them gets more than a window may be.
+    pub(super) fn change_first_window(&mut self, window: i64) -> Result<(), Reason> {
+        let more = window - std::mem::replace(&mut self.first_window, window);
+        // One that was reset sends nothing more, and may have been so for its window.
+        let mut open = self.open.iter().filter(|(_, open)| more != 0 && !open.borrow().reset);
+        open.try_for_each(|(_, open)| open.borrow_mut().widen(more))
+    }
+
     pub(super) fn put_reset(&mut self, id: u32, reason: Reason) {
         put(&mut self.outbox, kind::RESET, 0, id, &reason.0.to_be_bytes());
         self.cut.insert(id);

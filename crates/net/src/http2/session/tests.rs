@@ -292,6 +292,19 @@ fn what_ends_a_stream_leaves_the_others_and_too_much_of_it_ends_the_connection()
 }
 
 #[test]
+fn of_what_one_frame_says_about_the_first_window_the_last_counts() {
+    let mut session = greeted(Limits::default());
+    let wider = frame(kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 9]);
+    let most = [0, 4, 0x7f, 255, 255, 255];
+    let set = |pairs: &[[u8; 6]]| frame(kind::SETTINGS, 0, 0, &pairs.concat());
+    let call = frame(kind::HEADERS, ALONE, 1, &call());
+    take(&mut session, &[call, wider, set(&[most, [0, 4, 0, 0, 0, 5]])].concat()).unwrap();
+    let Request { stream, .. } = session.next().unwrap();
+    assert_eq!(stream.room(), 14);
+    assert_eq!(take(&mut session, &set(&[most])).unwrap_err().reason, Reason::FLOW_CONTROL_ERROR);
+}
+
+#[test]
 fn settings_say_nothing_about_the_window_of_a_stream_that_was_reset_for_it() {
     let mut session = greeted(Limits::default());
     let too_wide = frame(kind::WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]);
