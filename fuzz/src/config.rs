@@ -1,5 +1,5 @@
 //! The text of a `config.pbtxt`.
-use crate::memory::peak;
+use crate::memory::within;
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
 use xebec_core::model_config::ModelConfig;
@@ -16,9 +16,7 @@ pub(crate) fn target(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     // The schema is read once, and not for this input.
     let _ = message("");
-    let (read, took) = peak(|| message(text));
-    let most = CONFIG_BYTES + PER_BYTE * text.len();
-    assert!(took <= most, "a text of {} bytes took {took} bytes of memory; {most} are the most", text.len());
+    let read = within(CONFIG_BYTES, PER_BYTE, text.len(), || message(text));
     let parsed = parse(text);
     let read = match read {
         Ok(read) => read,

@@ -12,6 +12,7 @@ mod binary;
 mod config;
 mod grpc;
 mod http1;
+mod http2;
 mod json;
 pub mod memory;
 mod model;
@@ -20,18 +21,20 @@ mod service;
 mod stream;
 
 pub use http1::{Read, hypers, ours};
+pub use http2::{apart, compact_apart, input::item};
 
 /// Tries one input; whether it was taken for what it should be, and not refused.
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("json", json::target),
     ("binary", binary::target),
     ("grpc", grpc::target),
     ("stream", stream::target),
     ("config", config::target),
     ("http1", http1::target),
+    ("http2", http2::target),
 ];
 
 /// The target of that name.

@@ -59,8 +59,13 @@ const PER_BYTE: usize = 64;
 
 /// Does `work` and asserts that it takes no more than an input of so many bytes may cost.
 pub(crate) fn bounded<T>(input_bytes: usize, work: impl FnOnce() -> T) -> T {
+    within(CALL_BYTES, PER_BYTE, input_bytes, work)
+}
+
+/// Does `work` and asserts that it takes no more than so many bytes, and so many for each byte of its input.
+pub(crate) fn within<T>(bytes: usize, per_byte: usize, input_bytes: usize, work: impl FnOnce() -> T) -> T {
     let (done, took) = peak(work);
-    let most = CALL_BYTES + PER_BYTE * input_bytes;
+    let most = bytes + per_byte * input_bytes;
     assert!(took <= most, "an input of {input_bytes} bytes took {took} bytes of memory; {most} are the most");
     done
 }

@@ -17,6 +17,10 @@ use http::request::Parts;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use xebec_core::port::Turn;
 
+mod http2;
+
+pub use http2::{BlockFields, Blocks, Link, LinkEnd, Outcome, UnderstoodCall};
+
 /// An I/O core without a thread, a runtime or a socket.
 #[derive(Debug)]
 pub struct Desk(Rc<Core>);

@@ -1,5 +1,6 @@
 //! The kept corpora, replayed, and what the targets themselves promise.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod beside_h2;
 mod framing;
 mod replay;

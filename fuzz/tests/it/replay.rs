@@ -53,6 +53,11 @@ fn every_kept_connection_of_http1_holds_what_was_promised() {
 }
 
 #[test]
+fn every_kept_connection_of_http2_holds_what_was_promised() {
+    replay("http2");
+}
+
+#[test]
 fn every_target_has_a_corpus_and_every_corpus_a_target() {
     let folders = fs::read_dir(corpora()).unwrap();
     let folders = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -281,6 +281,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// Its number.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn id(&self) -> u32 {
+        self.state.borrow().id
+    }
+
     /// The next piece of the body; `None` behind its last. What was taken in is to be [released](Self::release).
     pub(crate) fn poll_data(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Gone>>> {
         let state = &mut *self.state.borrow_mut();

@@ -12,6 +12,8 @@ use xebec_net::{
     },
 };
 
+mod connections;
+
 /// Name of the target, name of the seed, bytes.
 type Seed = (&'static str, String, Vec<u8>);
 
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    for (target, name, bytes) in [binary(), messages(), streams()].concat() {
+    for (target, name, bytes) in [binary(), messages(), streams(), connections::seeds()].concat() {
         fs::write(folder.join(target).join(format!("seed-{name}")), bytes)?;
     }
     Ok(())
