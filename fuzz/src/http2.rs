@@ -18,7 +18,7 @@ use input::{Came, Then};
 const LIMITS: Limits = Limits {
     max_connections: 1,
     max_header_bytes: 2 << 10,
-    max_headers: 100,
+    max_headers: 16,
     header_timeout: Duration::ZERO,
     idle_timeout: Duration::ZERO,
     stall_timeout: Duration::ZERO,

@@ -21,13 +21,15 @@ pub(super) const FORGOTTEN_FIELD: &str = "h2 forgets a field without a name";
 pub(super) const UNREAD_HEAD: &str = "h2 reads a head before it is whole";
 
 /// Faults for which we end the connection and h2 does not, and why.
-const WE_END: [(&str, &str); 9] = [
+const WE_END: [(&str, &str); 11] = [
     // CVE-2025-8671; h2 has the same with another number, which is turned off here.
     ("too many streams had to be reset", "we count mistakes"),
-    // A head may be as long as a frame; in pieces, which have to be kept, it may not.
-    ("a head has no end", "we take a head in pieces only if it is short"),
+    // In pieces, which have to be kept, a head may be as long as in one.
+    ("a head has no end", "we take a head in pieces only up to a frame's length"),
+    ("there are more settings than can be", "we count settings"),
     // Nobody keeps priorities any more (RFC 9113, section 5.3), and no client gets this wrong: h2 resets the stream.
     ("a stream depends on itself", "a stream that depends on itself ends the connection"),
+    ("a priority is cut", "h2 looks at the priority before the padding"),
     ("the padding is longer than its frame", "h2 looks at the priority before the padding"),
     // h2 resets the stream of a malformed head without looking which stream that is.
     ("a head is of a stream that no client begins", "h2 resets a malformed head of any stream"),
@@ -146,6 +148,10 @@ fn h2_takes(head: &Head, other: &OtherCall) -> Option<&'static str> {
     if head.frames > 1 && fields.iter().any(|(name, _)| name.is_none()) {
         return Some(FORGOTTEN_FIELD);
     }
+    let headers = fields.iter().filter(|(name, _)| name.as_ref().is_some_and(|name| !name.starts_with(':')));
+    if headers.count() > LIMITS.max_headers {
+        return Some("we count headers");
+    }
     let path = fields.iter().find(|(name, _)| name.as_deref() == Some(":path"));
     let path = path.and_then(|(_, path)| path.as_ref()).map(HeaderValue::as_bytes).unwrap_or_default();
     if path != b"*" && (!path.starts_with(b"/") || !path.iter().all(is_of_a_path)) {
@@ -162,7 +168,8 @@ pub(super) fn we_give_up(step: &Step<'_>) -> Option<&'static str> {
         return Some("fields behind a body that only a head has");
     }
     let most = usize::try_from(LIMITS.max_header_bytes).unwrap_or(usize::MAX);
-    (bytes(fields) > most).then_some("too many fields behind a body")
+    let too_many = bytes(fields) > most || fields.len() > LIMITS.max_headers;
+    too_many.then_some("too many fields behind a body")
 }
 
 /// Why h2 gives up a stream that we do not.
