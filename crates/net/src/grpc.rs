@@ -54,7 +54,8 @@ pub(crate) async fn serve<S: GrpcService>(
     let mut pipe = Pipe { stream, inbox: BytesMut::new(), session: Session::new(&core.limits) };
     match pipe.drive(&principal, &port, &conn, &core).await {
         Ok(End::Now) => {}
-        Ok(End::Politely) => pipe.read_out(core.limits.stall_timeout).await,
+        Ok(End::Over) => pipe.read_out(core.limits.stall_timeout).await,
+        Ok(End::Refused) => pipe.read_out(GOODBYE).await,
         Err(error) => tracing::debug!(error = %error, "grpc connection ended with an error"),
     }
 }
@@ -64,8 +65,10 @@ pub(crate) async fn serve<S: GrpcService>(
 enum End {
     /// At once: nobody is there.
     Now,
-    /// Behind the last word, which the peer shall be able to read although it may still be sending.
-    Politely,
+    /// Behind the last answer, which the peer shall be able to read although it may still be sending.
+    Over,
+    /// Behind the reason why it cannot go on. There is nothing more to read, and a moment is enough.
+    Refused,
 }
 
 /// One connection's socket, and what its bytes mean.
@@ -117,7 +120,8 @@ impl Pipe {
                 // Frames that had to wait may be there whole.
                 moved |= full && !self.session.is_full();
                 if flushed && (failed || self.session.is_over()) {
-                    return Poll::Ready(Ok(End::Politely));
+                    let end = if failed { End::Refused } else { End::Over };
+                    return Poll::Ready(Ok(end));
                 }
                 if !failed && !self.session.is_full() {
                     match self.poll_fill(cx)? {
