@@ -144,6 +144,10 @@ impl Pair {
         self.goodbye |= frame.kind == kind::GOAWAY;
         if self.ours.ended().is_some() || self.other.ended.is_some() {
             self.judge_end(&step);
+        } else if step.head.as_ref().is_some_and(reasons::may_be_forgotten) {
+            assert_eq!(self.taken(), self.before, "a field without a name: {:?}", step.head);
+            self.parted = true;
+            self.reasons.push(reasons::FORGOTTEN_FIELD);
         } else {
             self.judge_stream(&step);
         }
@@ -186,7 +190,6 @@ impl Pair {
         };
         let alone = || panic!("stream {stream} is one's alone, at {:?}, {:?}", step.frame, step.head);
         let reason = reason.unwrap_or_else(alone);
-        self.parted = reason == reasons::FORGOTTEN_FIELD;
         self.inside = reason == reasons::UNREAD_HEAD;
         self.reasons.push(reason);
         self.apart.insert(stream);

@@ -83,6 +83,23 @@ fn we_alone_refuse() {
             [head(LAST, 1, b"\x40\0\x01x"), frame(CONTINUATION, WHOLE, 1, b"")].concat(),
         ),
         (
+            "h2 forgets that a head is malformed where a frame ends within a field",
+            [
+                head(LAST, 1, &[&field("connection", "close")[..], b"\0\x01"].concat()),
+                frame(CONTINUATION, WHOLE, 1, b"a\x01b"),
+            ]
+            .concat(),
+        ),
+        (
+            "h2 forgets that a head is malformed where a frame ends within a field",
+            [
+                head(WHOLE, 1, b""),
+                frame(HEADERS, LAST, 1, &[&field("te", "x")[..], b"\0\x01"].concat()),
+                frame(CONTINUATION, WHOLE, 1, b"a\x01b"),
+            ]
+            .concat(),
+        ),
+        (
             "fields behind a body that only a head has",
             [head(WHOLE, 1, b""), frame(HEADERS, ALONE, 1, b"\x82")].concat(),
         ),

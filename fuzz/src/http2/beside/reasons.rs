@@ -14,10 +14,13 @@ use super::{
 use http::{HeaderValue, Method, header};
 use xebec_net::fuzzing::{BlockFields, UnderstoodCall};
 
-/// h2 drops a field without a name that stands in the first of several frames, and does not put it into its table.
+/// h2 drops a field without a name that stands in the first of several frames, and does not put it into its table: from
+/// there on it reads other heads than were sent.
 pub(super) const FORGOTTEN_FIELD: &str = "h2 forgets a field without a name";
 
-/// We must not take it when it is.
+const FORGOTTEN_FAULT: &str = "h2 forgets that a head is malformed where a frame ends within a field";
+
+/// What it refuses there we have to refuse as well, once it is whole.
 pub(super) const UNREAD_HEAD: &str = "h2 reads a head before it is whole";
 
 /// Faults for which we end the connection and h2 does not, and why.
@@ -135,6 +138,11 @@ impl Pair {
     }
 }
 
+/// Whether this is a head of which h2 may have [forgotten a field](FORGOTTEN_FIELD).
+pub(super) fn may_be_forgotten(head: &Head) -> bool {
+    head.frames > 1 && head.fields.iter().flatten().any(|(name, _)| name.is_none())
+}
+
 /// Why only we take a head.
 fn we_take(ours: &UnderstoodCall) -> Option<&'static str> {
     let long = |length: &HeaderValue| length.len() > 19;
@@ -145,8 +153,8 @@ fn we_take(ours: &UnderstoodCall) -> Option<&'static str> {
 /// Why only h2 takes a head.
 fn h2_takes(head: &Head, other: &OtherCall) -> Option<&'static str> {
     let fields = head.fields.as_ref()?;
-    if head.frames > 1 && fields.iter().any(|(name, _)| name.is_none()) {
-        return Some(FORGOTTEN_FIELD);
+    if head.frames > 1 && is_malformed(fields) {
+        return Some(FORGOTTEN_FAULT);
     }
     let headers = fields.iter().filter(|(name, _)| name.as_ref().is_some_and(|name| !name.starts_with(':')));
     if headers.count() > LIMITS.max_headers {
@@ -163,9 +171,13 @@ fn h2_takes(head: &Head, other: &OtherCall) -> Option<&'static str> {
 
 /// Why we give up a stream that h2 does not.
 pub(super) fn we_give_up(step: &Step<'_>) -> Option<&'static str> {
-    let fields = step.head.as_ref()?.fields.as_ref()?;
-    if fields.iter().any(|(name, _)| name.as_ref().is_none_or(|name| name.starts_with(':'))) {
+    let head = step.head.as_ref()?;
+    let fields = head.fields.as_ref()?;
+    if fields.iter().any(|(name, _)| name.as_ref().is_some_and(|name| name.starts_with(':'))) {
         return Some("fields behind a body that only a head has");
+    }
+    if head.frames > 1 && is_malformed(fields) {
+        return Some(FORGOTTEN_FAULT);
     }
     let most = usize::try_from(LIMITS.max_header_bytes).unwrap_or(usize::MAX);
     let too_many = bytes(fields) > most || fields.len() > LIMITS.max_headers;
@@ -182,6 +194,25 @@ fn bytes(fields: &BlockFields) -> usize {
         name.as_ref().map_or(0, String::len) + value.as_ref().map_or(0, HeaderValue::len)
     };
     fields.iter().map(|field| text(field) + 32).sum()
+}
+
+/// RFC 9113, sections 8.2.2 and 8.3: what begins with a colon stands first and once, and nothing speaks of a connection of
+/// HTTP/1.1.
+fn is_malformed(fields: &BlockFields) -> bool {
+    let mut names = Vec::new();
+    fields.iter().any(|(name, value)| {
+        let name = name.as_deref().unwrap_or_default();
+        let wrong = match name {
+            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => true,
+            "te" => value.as_ref().is_none_or(|value| value != "trailers"),
+            _ if name.starts_with(':') => {
+                names.contains(&name) || names.iter().any(|before: &&str| !before.starts_with(':'))
+            }
+            _ => false,
+        };
+        names.push(name);
+        wrong
+    })
 }
 
 fn is_no_field((name, value): &(Option<String>, Option<HeaderValue>)) -> bool {
