@@ -34,11 +34,11 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 }
 
 pub(super) fn seeds() -> Vec<Seed> {
-    let seed = |size: u8, (name, items): (&'static str, Vec<Vec<u8>>)| {
-        ("http2", name.to_owned(), [&[0x80 | size][..], &items.concat()].concat())
-    };
+    // Compact, and cut every seven bytes.
+    let seed =
+        |(name, items): Connection| ("http2", name.to_owned(), [&[0x80 | 7][..], &items.concat()].concat());
     let all = [calls(), heads(), windows(), ends()].concat();
-    let mut seeds: Vec<Seed> = (1..).zip(all).map(|(size, items)| seed(size, items)).collect();
+    let mut seeds: Vec<Seed> = all.into_iter().map(seed).collect();
     let whole =
         b"\x07\0\0\x0e\x01\x05\0\0\0\x01\x83\x86\x44\x04/a/b\x41\x04host\0\0\x08\x06\0\0\0\0\0pingpong";
     seeds.push(("http2", "raw".into(), whole.to_vec()));
@@ -154,6 +154,15 @@ fn heads() -> Vec<Connection> {
         (
             "table-small",
             vec![bare(1, b"\x3f\x09\x83\x86\x84\x40\x01a\x011\x40\x01b\x012"), bare(3, b"\x83\x86\x84\xbe\xbf")],
+        ),
+        (
+            "table-full",
+            vec![
+                bare(1, b"\x3f\x25\x83\x86\x84\x40\x01a\x011\x40\x01b\x012"),
+                bare(3, b"\x83\x86\x84\xbe\xbf"),
+                bare(5, b"\x83\x86\x84\x40\x01c\x0234\xbe"),
+                bare(7, b"\x83\x86\x84\xbf"),
+            ],
         ),
         (
             "huffman",
@@ -306,6 +315,7 @@ fn ends() -> Vec<Connection> {
         ),
         ("resets", vec![begin(1), reset(1), said(item::AGAIN, 30, 0x81, b"")]),
         ("reset-late", vec![begin(1), said(DATA, LAST, 1, b"a"), reset(1), said(DATA, 0, 1, b"b"), reset(7)]),
+        ("data-late", vec![begin(1), said(DATA, LAST, 1, b"a"), said(DATA, 0, 1, b"b"), begin(3), answer()]),
         (
             "refused",
             vec![begin(1), said(item::AGAIN, 20, 0x80, b""), answer(), said(DATA, LAST, 35, b"late")],
