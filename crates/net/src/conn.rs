@@ -16,6 +16,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// How long a peer may take to acknowledge that an idle connection is closed.
 pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
+/// The most that is read of a peer that was told the end and goes on sending, for it to come to read that.
+pub(crate) const LINGER_BYTES: usize = 16 << 20;
+
 /// A body or an answer that moves so far within the stall timeout is not stalled.
 pub(crate) const PROGRESS_BYTES: usize = 16 << 10;
 

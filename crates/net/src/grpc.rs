@@ -3,7 +3,7 @@
 //! All calls of a connection are driven by the connection's own task: what one read of the socket brought is decoded,
 //! submitted and answered together, and one write takes all the answers. Not here: what methods mean.
 use crate::{
-    conn::{Conn, GOODBYE, Order, Phase},
+    conn::{Conn, GOODBYE, LINGER_BYTES, Order, Phase},
     http2::Session,
     reactor::{Core, Port},
     service::GrpcService,
@@ -13,13 +13,13 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use std::{
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::Instant,
 };
@@ -36,9 +36,6 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Room for a read within a frame that is larger.
 const READ_FRAME_BYTES: usize = 64 << 10;
-
-/// The most that is read of a peer that was told the end and goes on sending.
-const LINGER_BYTES: usize = 16 << 20;
 
 /// What is left of a buffer is used up to this little.
 const LEAST_BYTES: usize = 1 << 10;
@@ -184,17 +181,8 @@ impl Pipe {
             return Ok(Poll::Ready(()));
         }
         while !outbox.is_empty() {
-            let stream = Pin::new(&mut self.stream);
-            let written = outbox.with_unsent(|slices| match slices {
-                [one] => stream.poll_write(cx, one),
-                several => stream.poll_write_vectored(cx, several),
-            });
-            match written {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(some)) => {
-                    conn.wrote(some);
-                    outbox.advance(some);
-                }
+            match outbox.poll_write(&mut self.stream, cx) {
+                Poll::Ready(Ok(some)) => conn.wrote(some),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     conn.blocked();

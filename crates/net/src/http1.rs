@@ -12,7 +12,7 @@ use crate::{
     body::Body,
     budget::Hold,
     caught::caught,
-    conn::{Conn, GOODBYE, Order, Phase},
+    conn::{Conn, GOODBYE, LINGER_BYTES, Order, Phase},
     outbox::COPIED_BYTES,
     reactor::{Core, Port},
     service::HttpService,
@@ -43,9 +43,6 @@ mod refusal;
 mod scan;
 mod target;
 mod wire;
-
-/// Most of a refused request that is read for the caller to come to its answer.
-const LINGER_BYTES: usize = 16 << 20;
 
 /// A body of a refused request that is read to its end, so that the connection goes on.
 const SKIPPED_BYTES: u64 = 64 << 10;

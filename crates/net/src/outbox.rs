@@ -1,6 +1,12 @@
 //! What is on its way out of a connection: small things are gathered and leave in one write, large ones are not copied.
 use bytes::Bytes;
-use std::{collections::VecDeque, io::IoSlice};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::{io::AsyncWrite as _, net::TcpStream};
 
 /// Up to this size bytes are copied behind what goes before them: the copy costs less than the kernel's walk over a list.
 pub(crate) const COPIED_BYTES: usize = 16 << 10;
@@ -80,6 +86,29 @@ impl Outbox {
             count += 1;
         }
         write(slices.get(..count).unwrap_or_default())
+    }
+
+    /// Sends what the peer takes of what is unsent, of which there is some; how much has left.
+    ///
+    /// # Errors
+    /// The socket failed, or takes nothing more.
+    pub(crate) fn poll_write(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        let written = self.with_unsent(|slices| match slices {
+            [one] => stream.poll_write(cx, one),
+            several => stream.poll_write_vectored(cx, several),
+        });
+        match ready!(written)? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            some => {
+                self.advance(some);
+                Poll::Ready(Ok(some))
+            }
+        }
     }
 
     /// Notes that so many bytes have left.

@@ -192,16 +192,6 @@ impl Pipe {
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Self { stream, outbox, .. } = self;
-        let written = outbox.with_unsent(|slices| match slices {
-            [one] => Pin::new(&mut *stream).poll_write(cx, one),
-            several => Pin::new(&mut *stream).poll_write_vectored(cx, several),
-        });
-        match ready!(written)? {
-            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            some => {
-                outbox.advance(some);
-                Poll::Ready(Ok(some))
-            }
-        }
+        outbox.poll_write(stream, cx)
     }
 }
