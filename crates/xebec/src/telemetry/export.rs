@@ -1,6 +1,8 @@
 //! The thread that makes spans of what was told and sends them, many at a time.
 //!
-//! A batch leaves when it is large, when it is old, or when as many calls wait as the settings ask for. One that the
+//! A batch leaves when it is large, when it is old, or when as many calls wait as the settings ask for. The thread looks
+//! into the channel now and then instead of waiting at it: to be woken for every call would take more of the processor
+//! than all else that a trace does. A batch that the
 //! collector does not take is tried again a few times, ever later, and then dropped and counted; what is told meanwhile
 //! waits in the channel, and what does not fit there is dropped and counted too. So the memory of it all has a bound.
 use super::{
@@ -21,10 +23,13 @@ use std::{
 use xebec_net::wire::otlp::{ExportTraceServiceRequest, Resource, ResourceSpans, Scope, ScopeSpans, Span};
 
 /// A batch of so many spans leaves at once.
-const FULL_SPANS: usize = 512;
+const FULL_SPANS: usize = 2048;
 
 /// And one that is so old.
 const OLD: Duration = Duration::from_secs(1);
+
+/// How often it is looked for more.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How often a batch is tried.
 const ATTEMPTS: u32 = 5;
@@ -72,22 +77,28 @@ impl Export {
     /// Sends until nobody is left who tells. `stop` ends when there is no more time to try again.
     pub(super) fn run(mut self, from: &Receiver<Told>, stop: &Receiver<()>) {
         while let Ok(first) = from.recv() {
-            let batch = self.gather(first, from);
+            let batch = self.gather(first, from, stop);
             self.deliver(batch, stop);
         }
     }
 
-    fn gather(&self, first: Told, from: &Receiver<Told>) -> Batch {
+    fn gather(&self, first: Told, from: &Receiver<Told>, stop: &Receiver<()>) -> Batch {
         let (mut batch, mut next, clock) = (Batch::default(), Some(first), Clock::now());
-        let until = Instant::now() + OLD;
-        while let Some(told) = next {
-            let enough = self.take(&told, &clock, &mut batch);
-            if enough || batch.spans.len() >= FULL_SPANS {
-                break;
+        let (until, mut stopped) = (Instant::now() + OLD, false);
+        loop {
+            while let Some(told) = next {
+                let enough = self.take(&told, &clock, &mut batch);
+                if enough || batch.spans.len() >= FULL_SPANS {
+                    return batch;
+                }
+                next = from.try_recv().ok();
             }
-            next = from.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+            if stopped || Instant::now() >= until {
+                return batch;
+            }
+            stopped = stop.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout);
+            next = from.try_recv().ok();
         }
-        batch
     }
 
     /// Takes one in; whether the settings ask for the batch to leave with it.
