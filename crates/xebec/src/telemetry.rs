@@ -18,6 +18,7 @@ use xebec_core::{
     trace::{CallTrace, Parent, RunTrace, SpanContext, TraceChanges, TraceSettings, Tracer},
 };
 
+mod encode;
 mod endpoint;
 mod export;
 mod ids;

@@ -7,12 +7,12 @@
 //! waits in the channel, and what does not fit there is dropped and counted too. So the memory of it all has a bound.
 use super::{
     Outcomes, Told, TraceConfig,
+    encode::Writer,
     send::{Fault, Send},
     settings::Kept,
-    spans::{self, Clock, text},
+    spans::{self, Clock},
 };
 use bytes::Bytes;
-use prost::Message as _;
 use std::{
     sync::{
         Arc,
@@ -20,7 +20,9 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use xebec_net::wire::otlp::{ExportTraceServiceRequest, Resource, ResourceSpans, Scope, ScopeSpans, Span};
+
+/// Field `spans` of ScopeSpans.
+const SPANS: u64 = 2;
 
 /// A batch of so many spans leaves at once.
 const FULL_SPANS: usize = 2048;
@@ -42,7 +44,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
 /// What the thread works with.
 pub(super) struct Export {
-    resource: Resource,
+    /// Field `resource` of ResourceSpans.
+    resource: Vec<u8>,
     sender: Box<dyn Send + std::marker::Send>,
     settings: Arc<Kept>,
     outcomes: Arc<Outcomes>,
@@ -52,7 +55,9 @@ pub(super) struct Export {
 /// Spans that leave together, and of how many calls and runs they are.
 #[derive(Default)]
 struct Batch {
-    spans: Vec<Span>,
+    /// As fields of ScopeSpans.
+    spans: Writer,
+    count: usize,
     told: u64,
     calls: u32,
 }
@@ -64,13 +69,14 @@ impl Export {
         settings: Arc<Kept>,
         outcomes: Arc<Outcomes>,
     ) -> Self {
-        let own = [
-            text("service.name", &config.service_name),
-            text("service.version", env!("CARGO_PKG_VERSION")),
-            spans::number("process.pid", std::process::id()),
-        ];
-        let more = config.resource.iter().map(|(key, value)| text(key, value));
-        let resource = Resource { attributes: own.into_iter().chain(more).collect() };
+        let mut resource = Writer::default();
+        resource.message(1, |resource| {
+            resource.text_attribute(1, "service.name", &config.service_name);
+            resource.text_attribute(1, "service.version", env!("CARGO_PKG_VERSION"));
+            resource.number_attribute(1, "process.pid", std::process::id());
+            config.resource.iter().for_each(|(key, value)| resource.text_attribute(1, key, value));
+        });
+        let resource = resource.into_bytes();
         Self { resource, sender, settings, outcomes, failing: false }
     }
 
@@ -88,7 +94,7 @@ impl Export {
         loop {
             while let Some(told) = next {
                 let enough = self.take(&told, &clock, &mut batch);
-                if enough || batch.spans.len() >= FULL_SPANS {
+                if enough || batch.count >= FULL_SPANS {
                     return batch;
                 }
                 next = from.try_recv().ok();
@@ -103,7 +109,7 @@ impl Export {
 
     /// Takes one in; whether the settings ask for the batch to leave with it.
     fn take(&self, told: &Told, clock: &Clock, batch: &mut Batch) -> bool {
-        spans::of(told, clock, &mut batch.spans);
+        batch.count += spans::of(told, clock, SPANS, &mut batch.spans);
         batch.told += 1;
         let Told::Call(call) = told else { return false };
         batch.calls += 1;
@@ -113,7 +119,7 @@ impl Export {
 
     fn deliver(&mut self, batch: Batch, stop: &Receiver<()>) {
         let Batch { spans, told, .. } = batch;
-        let request = self.request(spans);
+        let request = self.request(&spans.into_bytes());
         for attempt in 0..ATTEMPTS {
             let fault = match self.sender.send(request.clone()) {
                 Ok(partial) => {
@@ -140,15 +146,19 @@ impl Export {
         self.outcomes.failed.add(told);
     }
 
-    fn request(&self, spans: Vec<Span>) -> Bytes {
-        let scope = Scope { name: "xebec".into(), version: env!("CARGO_PKG_VERSION").into() };
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![ScopeSpans { scope: Some(scope), spans }],
-            }],
-        };
-        request.encode_to_vec().into()
+    fn request(&self, spans: &[u8]) -> Bytes {
+        let mut request = Writer::default();
+        request.message(1, |all| {
+            all.raw(&self.resource);
+            all.message(2, |of_scope| {
+                of_scope.message(1, |scope| {
+                    scope.text(1, "xebec");
+                    scope.text(2, env!("CARGO_PKG_VERSION"));
+                });
+                of_scope.raw(spans);
+            });
+        });
+        request.into_bytes().into()
     }
 
     /// Tells of a collector that does not take traces, once, and of the end of it.
@@ -195,8 +205,7 @@ mod tests {
             let sender = Box::new(Refuses(refused));
             let mut export = Export::new(&config, sender, settings, Arc::clone(&outcomes));
             let (_stop, stopped) = sync_channel(0);
-            let spans = vec![Span::default(); 512];
-            export.deliver(Batch { spans, told: 100, calls: 100 }, &stopped);
+            export.deliver(Batch { told: 100, calls: 100, ..Batch::default() }, &stopped);
             assert_eq!((outcomes.exported.get(), outcomes.failed.get()), (exported, failed), "{refused}");
         }
     }

@@ -6,18 +6,18 @@
 //!
 //! # Source
 //! OpenTelemetry, "Trace Data Model"; semantic conventions for HTTP and RPC server spans.
-use super::{Told, ids};
+use super::{Told, encode::Writer, ids};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use xebec_core::{
     Code, Principal,
-    trace::{CallTrace, Entry, RunTrace, SpanContext, SpanId, Traced},
-};
-use xebec_net::wire::otlp::{
-    AnyValue, KeyValue, Link, Span, Status, any_value::Value, span::Kind, status::Code as StatusCode,
+    trace::{CallTrace, Entry, RunTrace, SpanContext, Traced},
 };
 
 #[cfg(test)]
 mod tests;
+
+/// Most phases of a call.
+const MOST_PHASES: usize = 9;
 
 /// Most links of a span.
 const MOST_LINKS: usize = 128;
@@ -53,71 +53,102 @@ impl Clock {
     }
 }
 
-pub(super) fn text(key: &str, value: impl Into<String>) -> KeyValue {
-    attribute(key, Value::StringValue(value.into()))
+/// Fields of a span.
+mod field {
+    pub(super) const TRACE_STATE: u64 = 3;
+    pub(super) const ATTRIBUTES: u64 = 9;
+    pub(super) const LINKS: u64 = 13;
+    pub(super) const DROPPED_LINKS: u64 = 14;
+    pub(super) const STATUS: u64 = 15;
 }
 
-pub(super) fn number(key: &str, value: impl TryInto<i64>) -> KeyValue {
-    attribute(key, Value::IntValue(value.try_into().unwrap_or(i64::MAX)))
+/// Kinds of spans, by number.
+const INTERNAL: u64 = 1;
+const SERVER: u64 = 2;
+
+/// A span that failed, by number.
+const ERROR: u64 = 2;
+
+fn link(span: &mut Writer, to: SpanContext) {
+    span.message(field::LINKS, |link| {
+        link.bytes(1, &to.trace.bytes());
+        link.bytes(2, &to.span.bytes());
+        link.fixed32(6, SAMPLED | KNOWN);
+    });
 }
 
-fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
-}
-
-fn link(to: SpanContext) -> Link {
-    Link {
-        trace_id: to.trace.bytes().to_vec().into(),
-        span_id: to.span.bytes().to_vec().into(),
-        flags: SAMPLED | KNOWN,
-    }
-}
-
-/// The spans of what was told.
-pub(super) fn of(told: &Told, clock: &Clock, to: &mut Vec<Span>) {
+/// Writes the spans of what was told as field `number` of a message. Returns how many there are.
+pub(super) fn of(told: &Told, clock: &Clock, number: u64, to: &mut Writer) -> usize {
     match told {
         Told::Call(call) => {
-            to.push(root(call, clock));
-            children(call, clock, to);
+            to.message(number, |span| root(call, clock, span));
+            1 + children(call, clock, number, to)
         }
-        Told::Run(run, span) => to.push(batch(run, *span, clock)),
+        Told::Run(run, own) => {
+            to.message(number, |span| batch(run, *own, clock, span));
+            1
+        }
     }
 }
 
-fn span(of: SpanContext, name: impl Into<String>, kind: Kind, (from, to): (u64, u64)) -> Span {
-    Span {
-        trace_id: of.trace.bytes().to_vec().into(),
-        span_id: of.span.bytes().to_vec().into(),
-        name: name.into(),
-        kind: kind.into(),
-        start_time_unix_nano: from,
-        end_time_unix_nano: to.max(from),
-        flags: SAMPLED | KNOWN,
-        ..Span::default()
+/// What every span has.
+struct Head<'a> {
+    of: SpanContext,
+    parent: Option<SpanContext>,
+    name: &'a str,
+    kind: u64,
+    times: (u64, u64),
+    flags: u32,
+}
+
+impl Head<'_> {
+    fn write(&self, to: &mut Writer) {
+        let Self { of, parent, name, kind, times: (from, until), flags } = self;
+        to.bytes(1, &of.trace.bytes());
+        to.bytes(2, &of.span.bytes());
+        if let Some(parent) = parent {
+            to.bytes(4, &parent.span.bytes());
+        }
+        to.text(5, name);
+        to.number(6, *kind);
+        to.fixed64(7, *from);
+        to.fixed64(8, *until.max(from));
+        to.fixed32(16, SAMPLED | KNOWN | flags);
     }
 }
 
-fn root(call: &CallTrace, clock: &Clock) -> Span {
+fn status(span: &mut Writer, message: &str) {
+    span.message(field::STATUS, |status| {
+        status.text(2, message);
+        status.number(3, ERROR);
+    });
+}
+
+fn root(call: &CallTrace, clock: &Clock, to: &mut Writer) {
     let Traced { span: own, parent, .. } = &*call.traced;
     let times = (clock.nanoseconds(call.moments.started), clock.nanoseconds(call.moments.done));
-    let (name, mut attributes, status_code) = protocol(call);
-    attributes.extend(facts(call));
-    let failure = call.failure.as_ref();
-    if let Some(failure) = failure {
-        attributes.push(text("error.type", status_code.to_string()));
-        attributes.push(text("xebec.error.message", &failure.message));
+    let head = Head {
+        of: *own,
+        parent: parent.as_ref().map(|parent| parent.span),
+        name: name(call.entry),
+        kind: SERVER,
+        times,
+        flags: if parent.is_some() { REMOTE } else { 0 },
+    };
+    head.write(to);
+    to.text(
+        field::TRACE_STATE,
+        parent.as_ref().and_then(|parent| parent.state.as_deref()).unwrap_or_default(),
+    );
+    let code = protocol(call, to);
+    facts(call, to);
+    if let Some(failure) = &call.failure {
+        to.text_attribute(field::ATTRIBUTES, "error.type", &code.to_string());
+        to.text_attribute(field::ATTRIBUTES, "xebec.error.message", &failure.message);
+        if is_ours(call.entry, failure.code) {
+            status(to, &failure.message);
+        }
     }
-    let mut root = span(*own, name, Kind::Server, times);
-    root.status = failure
-        .filter(|failure| is_ours(call.entry, failure.code))
-        .map(|failure| Status { message: failure.message.clone(), code: StatusCode::Error.into() });
-    root.attributes = attributes;
-    if let Some(parent) = parent {
-        root.parent_span_id = parent.span.span.bytes().to_vec().into();
-        root.trace_state = parent.state.as_deref().unwrap_or_default().to_owned();
-        root.flags |= REMOTE;
-    }
-    root
 }
 
 /// Whether a failure is the server's own by the semantic conventions: of the caller's faults the span says nothing.
@@ -128,8 +159,17 @@ fn is_ours(entry: Entry, code: Code) -> bool {
     }
 }
 
-/// Name, attributes and status by the conventions of the call's protocol.
-fn protocol(call: &CallTrace) -> (String, Vec<KeyValue>, u16) {
+/// A call's name by the conventions of its protocol.
+fn name(entry: Entry) -> &'static str {
+    match entry {
+        Entry::Http => "POST /v2/models/{model}/infer",
+        Entry::Unary => "inference.GRPCInferenceService/ModelInfer",
+        Entry::Streamed => "inference.GRPCInferenceService/ModelStreamInfer",
+    }
+}
+
+/// Attributes by the same conventions, and the status that is one of them.
+fn protocol(call: &CallTrace, to: &mut Writer) -> u16 {
     let code = call.failure.as_ref().map(|failure| failure.code);
     if call.entry == Entry::Http {
         let status = match code {
@@ -138,53 +178,47 @@ fn protocol(call: &CallTrace) -> (String, Vec<KeyValue>, u16) {
             Some(code) => code.http(),
             None => 200,
         };
-        let attributes = vec![
-            text("http.request.method", "POST"),
-            text("http.route", ROUTE),
-            text("url.scheme", "http"),
-            number("http.response.status_code", status),
-        ];
-        return (format!("POST {ROUTE}"), attributes, status);
+        to.text_attribute(field::ATTRIBUTES, "http.request.method", "POST");
+        to.text_attribute(field::ATTRIBUTES, "http.route", ROUTE);
+        to.text_attribute(field::ATTRIBUTES, "url.scheme", "http");
+        to.number_attribute(field::ATTRIBUTES, "http.response.status_code", status);
+        return status;
     }
     let method = if call.entry == Entry::Streamed { "ModelStreamInfer" } else { "ModelInfer" };
     let status = code.map_or(0, Code::grpc).into();
-    let attributes = vec![
-        text("rpc.system", "grpc"),
-        text("rpc.service", SERVICE),
-        text("rpc.method", method),
-        number("rpc.grpc.status_code", status),
-    ];
-    (format!("{SERVICE}/{method}"), attributes, status)
+    to.text_attribute(field::ATTRIBUTES, "rpc.system", "grpc");
+    to.text_attribute(field::ATTRIBUTES, "rpc.service", SERVICE);
+    to.text_attribute(field::ATTRIBUTES, "rpc.method", method);
+    to.number_attribute(field::ATTRIBUTES, "rpc.grpc.status_code", status);
+    status
 }
 
 /// What there is to know of a call over any protocol.
-fn facts(call: &CallTrace) -> Vec<KeyValue> {
+fn facts(call: &CallTrace, to: &mut Writer) {
     let Principal::Anonymous { peer } = &call.principal;
-    let mut facts = vec![
-        text("client.address", peer.ip().to_string()),
-        number("client.port", peer.port()),
-        text("xebec.model.name", call.model.as_str()),
-        number("xebec.model.version", call.version.get()),
-        text("xebec.tenant", call.tenant.as_str()),
-        number("xebec.request.bytes", call.bytes_in),
-        number("xebec.response.bytes", call.bytes_out),
-    ];
+    to.text_attribute(field::ATTRIBUTES, "client.address", &peer.ip().to_string());
+    to.number_attribute(field::ATTRIBUTES, "client.port", peer.port());
+    to.text_attribute(field::ATTRIBUTES, "xebec.model.name", call.model.as_str());
+    to.number_attribute(field::ATTRIBUTES, "xebec.model.version", call.version.get());
+    to.text_attribute(field::ATTRIBUTES, "xebec.tenant", call.tenant.as_str());
+    to.number_attribute(field::ATTRIBUTES, "xebec.request.bytes", call.bytes_in);
+    to.number_attribute(field::ATTRIBUTES, "xebec.response.bytes", call.bytes_out);
     if let Some(rows) = call.rows {
-        facts.push(number("xebec.request.rows", rows));
+        to.number_attribute(field::ATTRIBUTES, "xebec.request.rows", rows);
     }
     if call.moments.timings.is_some_and(|timings| timings.cached) {
-        facts.push(attribute("xebec.response.cached", Value::BoolValue(true)));
+        to.flag_attribute(field::ATTRIBUTES, "xebec.response.cached", true);
     }
     if !call.request_id.is_empty() {
-        facts.push(text("xebec.request.id", &call.request_id));
+        to.text_attribute(field::ATTRIBUTES, "xebec.request.id", &call.request_id);
     }
-    facts
 }
 
 /// Phases by their ends, in their order.
 fn phases(call: &CallTrace) -> Vec<(&'static str, Instant)> {
     let moments = &call.moments;
-    let mut phases = vec![("route", call.traced.at)];
+    let mut phases = Vec::with_capacity(MOST_PHASES);
+    phases.push(("route", call.traced.at));
     phases.extend(moments.received.filter(|_| call.entry == Entry::Http).map(|at| ("read", at)));
     let Some((timings, answered)) = moments.timings.zip(moments.answered) else {
         phases.extend(moments.decoded.map(|at| ("decode", at)));
@@ -207,43 +241,52 @@ fn phases(call: &CallTrace) -> Vec<(&'static str, Instant)> {
     phases
 }
 
-fn children(call: &CallTrace, clock: &Clock, to: &mut Vec<Span>) {
-    let SpanContext { trace, span: parent } = call.traced.span;
-    let mut from = call.moments.started;
-    for (name, end) in phases(call) {
+fn children(call: &CallTrace, clock: &Clock, number: u64, to: &mut Writer) -> usize {
+    let parent = call.traced.span;
+    let (mut from, phases) = (call.moments.started, phases(call));
+    for (name, end) in &phases {
         // Clocks of several cores may differ by a little; a phase takes no less than nothing.
-        let end = end.clamp(from, call.moments.done.max(from));
-        let own = SpanContext { trace, span: ids::span() };
-        let times = (clock.nanoseconds(from), clock.nanoseconds(end));
-        let mut child = Span { parent_span_id: id(parent), ..span(own, name, Kind::Internal, times) };
-        if let ("compute_infer", Some(run)) = (name, call.moments.timings.and_then(|timings| timings.run)) {
-            child.links.push(link(run));
-        }
-        to.push(child);
+        let end = (*end).clamp(from, call.moments.done.max(from));
+        let head = Head {
+            of: SpanContext { trace: parent.trace, span: ids::span() },
+            parent: Some(parent),
+            name,
+            kind: INTERNAL,
+            times: (clock.nanoseconds(from), clock.nanoseconds(end)),
+            flags: 0,
+        };
+        to.message(number, |child| {
+            head.write(child);
+            if let ("compute_infer", Some(run)) =
+                (*name, call.moments.timings.and_then(|timings| timings.run))
+            {
+                link(child, run);
+            }
+        });
         from = end;
     }
+    phases.len()
 }
 
-fn id(span: SpanId) -> bytes::Bytes {
-    span.bytes().to_vec().into()
-}
-
-fn batch(run: &RunTrace, own: SpanContext, clock: &Clock) -> Span {
+fn batch(run: &RunTrace, own: SpanContext, clock: &Clock, to: &mut Writer) {
     let took = run.timings.compute_input + run.timings.compute_infer + run.timings.compute_output;
     let times = (clock.nanoseconds(run.began), clock.nanoseconds(run.began + took));
-    let microseconds = |time: Duration| time.as_micros();
-    let mut batch = span(own, "batch", Kind::Internal, times);
-    batch.attributes = vec![
-        text("xebec.model.name", run.model.as_str()),
-        number("xebec.model.version", run.version.get()),
-        number("xebec.batch.rows", run.rows),
-        number("xebec.batch.requests", run.requests),
-        number("xebec.batch.compute_input_us", microseconds(run.timings.compute_input)),
-        number("xebec.batch.compute_infer_us", microseconds(run.timings.compute_infer)),
-        number("xebec.batch.compute_output_us", microseconds(run.timings.compute_output)),
-    ];
-    batch.links = run.calls.iter().take(MOST_LINKS).copied().map(link).collect();
-    batch.dropped_links_count = u32::try_from(run.calls.len().saturating_sub(MOST_LINKS)).unwrap_or(u32::MAX);
-    batch.status = run.failure.clone().map(|message| Status { message, code: StatusCode::Error.into() });
-    batch
+    Head { of: own, parent: None, name: "batch", kind: INTERNAL, times, flags: 0 }.write(to);
+    to.text_attribute(field::ATTRIBUTES, "xebec.model.name", run.model.as_str());
+    to.number_attribute(field::ATTRIBUTES, "xebec.model.version", run.version.get());
+    to.number_attribute(field::ATTRIBUTES, "xebec.batch.rows", run.rows);
+    to.number_attribute(field::ATTRIBUTES, "xebec.batch.requests", run.requests);
+    for (name, time) in [
+        ("xebec.batch.compute_input_us", run.timings.compute_input),
+        ("xebec.batch.compute_infer_us", run.timings.compute_infer),
+        ("xebec.batch.compute_output_us", run.timings.compute_output),
+    ] {
+        to.number_attribute(field::ATTRIBUTES, name, time.as_micros());
+    }
+    run.calls.iter().take(MOST_LINKS).for_each(|call| link(to, *call));
+    let dropped = run.calls.len().saturating_sub(MOST_LINKS);
+    to.number(field::DROPPED_LINKS, dropped as u64);
+    if let Some(message) = &run.failure {
+        status(to, message);
+    }
 }

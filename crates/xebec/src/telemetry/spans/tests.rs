@@ -1,9 +1,11 @@
 use super::*;
+use prost::Message as _;
 use std::sync::Arc;
 use xebec_core::{
     ModelName, TenantId, Timings, Version,
     trace::{Failure, Moments, Parent, TraceChanges, TraceSettings, Tracer},
 };
+use xebec_net::wire::otlp::{AnyValue, KeyValue, ScopeSpans, Span, any_value::Value};
 
 struct Nobody;
 
@@ -62,10 +64,18 @@ fn call(started: Instant, timings: Option<Timings>) -> CallTrace {
     }
 }
 
+/// The spans of what was told, as a collector reads them.
+fn read(told: &Told) -> Vec<Span> {
+    let mut writer = Writer::default();
+    let count = of(told, &Clock::now(), 2, &mut writer);
+    let spans = ScopeSpans::decode(writer.into_bytes().as_slice()).unwrap().spans;
+    assert_eq!(spans.len(), count);
+    spans
+}
+
 /// Name and length in milliseconds of each phase; they lie end to end.
 fn phases_of(call: CallTrace) -> Vec<(String, u64)> {
-    let mut spans = Vec::new();
-    of(&Told::Call(Box::new(call)), &Clock::now(), &mut spans);
+    let spans = read(&Told::Call(Box::new(call)));
     let (root, children) = spans.split_first().unwrap();
     let mut from = root.start_time_unix_nano;
     let phase = |child: &Span| {
@@ -142,9 +152,10 @@ fn a_failure_is_an_error_of_the_span_only_if_it_is_the_servers() {
     ] {
         let failure = Some(Failure { code, message: "why".into() });
         let call = CallTrace { entry, failure, ..call(Instant::now(), None) };
-        let root = root(&call, &Clock::now());
+        let root = read(&Told::Call(Box::new(call))).swap_remove(0);
         assert_eq!(root.status.is_some(), is_error, "{entry:?} {code:?}");
-        assert!(root.attributes.contains(&number(name, status)), "{entry:?} {code:?}");
+        let value = Some(AnyValue { value: Some(Value::IntValue(status)) });
+        assert!(root.attributes.contains(&KeyValue { key: name.into(), value }), "{entry:?} {code:?}");
     }
 }
 
@@ -160,6 +171,6 @@ fn links_have_a_bound_and_those_left_out_are_counted() {
         timings: Timings::default(),
         failure: None,
     };
-    let batch = batch(&run, context(), &Clock::now());
+    let batch = read(&Told::Run(Box::new(run), context())).swap_remove(0);
     assert_eq!((batch.links.len(), batch.dropped_links_count), (128, 2));
 }
