@@ -216,8 +216,8 @@ fn a_collector_that_is_down_slow_or_failing_holds_up_nobody_and_what_it_does_not
         let server = server(&endpoint, &["--trace-rate", "1"]);
         let mut stream = connect(server.http);
         let request = post("/v2/models/scaler/infer", SCALER);
-        // A call and its run take a place each, and there are 4096.
-        for _ in 0..2200 {
+        // A call and its run take a place each, and there are 4096 beside those of a batch.
+        for _ in 0..3000 {
             stream.write_all(request.as_bytes()).unwrap();
             assert_eq!(answer(&mut stream).status, 200, "{endpoint}");
         }
