@@ -46,11 +46,14 @@ enum What {
         /// A binary without traces, to compare with.
         #[arg(long)]
         before: Option<PathBuf>,
+        /// Over which protocols.
+        #[arg(long, value_delimiter = ',', default_value = "grpc,binary,json")]
+        protocols: Vec<String>,
         /// Loads of each server.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 60)]
         rounds: usize,
         /// Length of one load, in seconds.
-        #[arg(long, default_value_t = 3.0)]
+        #[arg(long, default_value_t = 0.5)]
         seconds: f64,
     },
     /// Three times the capacity, for a minute.
@@ -67,7 +70,9 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Args::parse().what {
         What::Bench { encoder, url, seconds } => bench(&encoder, &url, seconds),
-        What::Trace { before, rounds, seconds } => trace::cost(before.as_ref(), rounds, seconds),
+        What::Trace { before, protocols, rounds, seconds } => {
+            trace::cost(before.as_ref(), &protocols, rounds, seconds)
+        }
         What::Soak { encoder, seconds } => soak(&encoder, seconds),
     }
 }
@@ -436,12 +441,16 @@ fn number(value: &Value, path: &[&str]) -> anyhow::Result<f64> {
     found.and_then(Value::as_f64).with_context(|| format!("no {} in {value}", path.join(".")))
 }
 
+/// Processor time of a process's threads, to the nanosecond: the ticks of `stat` are hundredths of a second.
 fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-    let (_, rest) = stat.rsplit_once(')').context("no such process")?;
-    let ticks: f64 =
-        rest.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
-    Ok(ticks / 100.0)
+    let mut seconds = 0.0;
+    for thread in fs::read_dir(format!("/proc/{id}/task")).context("no such process")? {
+        // One that has ended meanwhile is one of a loader's.
+        let Ok(spent) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let nanoseconds: f64 = spent.split(' ').next().context("no time of a thread")?.parse()?;
+        seconds += nanoseconds / 1e9;
+    }
+    Ok(seconds)
 }
 
 fn resident_bytes(id: u32) -> anyhow::Result<u64> {

@@ -1,8 +1,9 @@
 //! What traces cost: processor time of the server per request, in interleaved loads.
 //!
-//! Every variant has a server of its own, all on core 0, of which one at a time is loaded. A round loads each of them once;
-//! what is compared is the median of the rounds, and the median of a round's own ratios, so that a machine that drifts
-//! drifts for all of them.
+//! Every variant has a server of its own, all on core 0, of which one at a time is loaded. A round loads each of them once,
+//! for a moment; what is compared is the median of the rounds, and the median of a round's own ratios, so that a machine that
+//! drifts drifts for all of them. Loads are short and many because such a drift takes seconds. Servers are started anew now and
+//! then: where a process happens to lie in memory is worth some percent, for as long as it lives.
 use crate::{Load, cpu_seconds, number, start_with, url};
 use anyhow::{Context as _, ensure};
 use std::{
@@ -12,50 +13,71 @@ use std::{
 };
 use xebec_e2e::server::{Server, binary};
 
-struct Variant {
+struct Variant<'a> {
     name: &'static str,
-    server: Server,
+    binary: &'a Path,
+    flags: &'a [&'a str],
+    server: Option<Server>,
     /// Microseconds of the processor per request, by round.
     cpu_us: Vec<f64>,
 }
 
-impl Variant {
-    fn start(name: &'static str, binary: &Path, flags: &[&str]) -> anyhow::Result<Self> {
-        let base = ["up", "examples/fraud-detection", "--io-threads", "1"];
-        Ok(Self { name, server: start_with(binary, &[&base, flags].concat(), "0")?, cpu_us: Vec::new() })
+/// Rounds of one server.
+const ROUNDS_OF_A_SERVER: usize = 5;
+
+impl<'a> Variant<'a> {
+    fn new(name: &'static str, binary: &'a Path, flags: &'a [&'a str]) -> Self {
+        Self { name, binary, flags, server: None, cpu_us: Vec::new() }
     }
 
     fn measure(&mut self, protocol: &str, seconds: f64) -> anyhow::Result<()> {
-        let load = Load::new(url(&self.server, protocol), protocol, "fraud-mlp").at("1", 64, seconds);
-        let before = cpu_seconds(self.server.id())?;
+        if self.cpu_us.len().is_multiple_of(ROUNDS_OF_A_SERVER) {
+            self.server = None;
+        }
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => {
+                let base = ["up", "examples/fraud-detection", "--io-threads", "1"];
+                start_with(self.binary, &[&base, self.flags].concat(), "0")?
+            }
+        };
+        let server = &*self.server.insert(server);
+        let mut load = Load::new(url(server, protocol), protocol, "fraud-mlp").at("1", 64, seconds);
+        load.more = ["--warm-up", "0.05"].map(str::to_owned).to_vec();
+        let before = cpu_seconds(server.id())?;
         let report = load.run()?;
         let failures = report["failures"].as_object().is_some_and(|failures| !failures.is_empty());
         ensure!(!failures, "requests failed: {}", report["failures"]);
-        let spent = cpu_seconds(self.server.id())? - before;
+        let spent = cpu_seconds(server.id())? - before;
         self.cpu_us.push(spent * 1e6 / number(&report, &["answered"])?);
         Ok(())
     }
 }
 
 /// Prints the table; `before` is a binary without traces, to compare with.
-pub(super) fn cost(before: Option<&PathBuf>, rounds: usize, seconds: f64) -> anyhow::Result<()> {
+pub(super) fn cost(
+    before: Option<&PathBuf>,
+    protocols: &[String],
+    rounds: usize,
+    seconds: f64,
+) -> anyhow::Result<()> {
     let collector = format!("http://{}", sink()?);
     let endpoint = ["--trace-endpoint", &collector];
     let never = [&endpoint[..], &["--trace-rate", "4294967295"]].concat();
     let one_percent = [&endpoint[..], &["--trace-rate", "100"]].concat();
     let all = [&endpoint[..], &["--trace-rate", "1"]].concat();
     println!("| protocol | server | CPU us/request | against the first | wanted |\n|---|---|---|---|---|");
-    for protocol in ["grpc", "binary", "json"] {
-        let own = binary()?;
+    let own = binary()?;
+    for protocol in protocols {
         let mut variants = Vec::new();
         if let Some(before) = before {
-            variants.push((Variant::start("a binary without traces", before, &[])?, "-"));
+            variants.push((Variant::new("a binary without traces", before, &[]), "-"));
         }
         let off = if before.is_some() { "at most 1.01" } else { "-" };
-        variants.push((Variant::start("no collector named", &own, &[])?, off));
-        variants.push((Variant::start("a collector, and nothing drawn", &own, &never)?, "-"));
-        variants.push((Variant::start("1 % traced", &own, &one_percent)?, "at most 1.03"));
-        variants.push((Variant::start("all traced", &own, &all)?, "-"));
+        variants.push((Variant::new("no collector named", &own, &[]), off));
+        variants.push((Variant::new("a collector, and nothing drawn", &own, &never), "-"));
+        variants.push((Variant::new("1 % traced", &own, &one_percent), "at most 1.03"));
+        variants.push((Variant::new("all traced", &own, &all), "-"));
         for round in 0..rounds {
             // Forwards and backwards by turns: no variant always comes behind the same other one.
             let mut order: Vec<usize> = (0..variants.len()).collect();
