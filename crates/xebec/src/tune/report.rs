@@ -167,7 +167,7 @@ impl Report {
         let ratio =
             grid.ratio.map_or_else(|| "no point of it does".to_owned(), |ratio| format!("{ratio:.3}"));
         format!(
-            "exhaustive: {} points twice in {:.0} s, then the best and the chosen one in turn\n  best     {} at {}: {:.0} requests/s, p99 {} ms\n  chosen   {:.0} requests/s, p99 {} ms\n  ratio    {ratio}",
+            "exhaustive: {} points, the hopeful ones twice, in {:.0} s, then the best and the chosen one in turn\n  best     {} at {}: {:.0} requests/s, p99 {} ms\n  chosen   {:.0} requests/s, p99 {} ms\n  ratio    {ratio}",
             grid.points,
             grid.seconds,
             grid.best.arrangement,
