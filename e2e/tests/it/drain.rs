@@ -14,12 +14,8 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::atomic::{AtomicU64, Ordering::SeqCst},
-    time::{Duration, Instant},
 };
 use xebec_e2e::server::Server;
-
-/// Long before what the server gives the drain by default: no lane may have to wait for that.
-const PROMPT: Duration = Duration::from_secs(20);
 
 const REFUSAL: &str = "server is draining and takes no new requests";
 
@@ -99,6 +95,9 @@ fn server() -> Server {
         "1",
         "--default-max-batch-size",
         "8",
+        // No lane may have to wait for the end of the drain: it would wait for longer than any read does.
+        "--exit-timeout-secs",
+        "3600",
     ])
     .unwrap()
 }
@@ -198,7 +197,6 @@ fn sigterm_under_load_loses_no_request_of_rest_that_was_begun_and_answers_nothin
                 == Some(2)
         });
         server.terminate().unwrap();
-        let told = Instant::now();
         slow.iter_mut().for_each(|stream| is_slow_answer(&answer(stream)));
         lanes.into_iter().for_each(|lane| lane.join().unwrap());
         let late = infer(address, "scaler", SCALER);
@@ -210,7 +208,6 @@ fn sigterm_under_load_loses_no_request_of_rest_that_was_begun_and_answers_nothin
         assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
         tally.take(&reply);
         ends(&mut last);
-        assert!(told.elapsed() < PROMPT, "{:?}", told.elapsed());
     });
     assert_eq!(server.wait().unwrap().code(), Some(0));
 }

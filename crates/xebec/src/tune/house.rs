@@ -142,6 +142,11 @@ impl House {
         Ok((served, true))
     }
 
+    /// Whether a slice of this length ends before time is up, with what its last requests take.
+    fn has_time_for(&self, length: Duration) -> bool {
+        self.time.is_none_or(|time| self.began.elapsed() + length.mul_f64(1.0 + 2.0 * WARM_UP) <= time)
+    }
+
     /// How long a slice of a point has to be.
     fn length(&self, point: Point) -> Duration {
         let Some((per_second, p50_us)) = self.pace.get(&point) else { return SHORTEST };
@@ -164,7 +169,7 @@ impl House {
 
 impl Measure for House {
     fn slice(&mut self, point: Point) -> anyhow::Result<Option<Slice>> {
-        if self.stopped() || self.time.is_some_and(|time| self.began.elapsed() >= time) {
+        if self.stopped() || !self.has_time_for(SHORTEST) {
             return Ok(None);
         }
         let (served, _) = self.served(point.arrangement)?;
@@ -176,6 +181,9 @@ impl Measure for House {
             self.pace.insert(point, (first.per_second, p50_us));
         }
         let length = self.length(point);
+        if !self.has_time_for(length) {
+            return Ok(None);
+        }
         let slice = self.stretch(&served, point, length.mul_f64(WARM_UP), length)?;
         self.bar.set_position(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
         Ok(Some(slice))
