@@ -450,6 +450,7 @@ fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
         let nanoseconds: f64 = spent.split(' ').next().context("no time of a thread")?.parse()?;
         seconds += nanoseconds / 1e9;
     }
+    ensure!(seconds > 0.0, "the kernel counts no time of threads (schedstat)");
     Ok(seconds)
 }
 

@@ -1,5 +1,5 @@
-//! Messages of OTLP written as they are known, without values of their types in between: a traced call has ten spans, and
-//! with them a hundred pieces of memory that lived for a moment took more of the processor than all else.
+//! Messages of OTLP written as they are known, without values of their types in between: a traced call has ten spans, each
+//! of several pieces of memory that would live for a moment.
 //!
 //! # Source
 //! Protocol Buffers, "Encoding". The messages are those of `proto/otlp.proto`, whose types read them in tests.
@@ -38,10 +38,15 @@ impl Writer {
 
     pub(super) fn bytes(&mut self, field: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.tag(field, LENGTH);
-            self.varint(bytes.len() as u64);
-            self.0.extend_from_slice(bytes);
+            self.present(field, bytes);
         }
+    }
+
+    /// Also if there are none.
+    fn present(&mut self, field: u64, bytes: &[u8]) {
+        self.tag(field, LENGTH);
+        self.varint(bytes.len() as u64);
+        self.raw(bytes);
     }
 
     pub(super) fn text(&mut self, field: u64, text: &str) {
@@ -96,11 +101,7 @@ impl Writer {
 
     pub(super) fn text_attribute(&mut self, field: u64, key: &str, value: &str) {
         // A text that is empty is one all the same.
-        self.attribute(field, key, |any| {
-            any.tag(1, LENGTH);
-            any.varint(value.len() as u64);
-            any.0.extend_from_slice(value.as_bytes());
-        });
+        self.attribute(field, key, |any| any.present(1, value.as_bytes()));
     }
 
     pub(super) fn flag_attribute(&mut self, field: u64, key: &str, value: bool) {

@@ -1,9 +1,7 @@
 //! The thread that makes spans of what was told and sends them, many at a time.
 //!
 //! A batch leaves when it is large, when it is old, or when as many calls wait as the settings ask for. The thread looks
-//! into the channel now and then instead of waiting at it: to be woken for every call would take more of the processor
-//! than all else that a trace does. A batch that the
-//! collector does not take is tried again a few times, ever later, and then dropped and counted; what is told meanwhile
+//! into the channel now and then, so that nobody who tells has to wake it. A batch that the collector does not take is tried again a few times, ever later, and then dropped and counted; what is told meanwhile
 //! waits in the channel, and what does not fit there is dropped and counted too. So the memory of it all has a bound.
 use super::{
     Outcomes, Told, TraceConfig,

@@ -3,7 +3,7 @@
 //! Every variant has a server of its own, all on core 0, of which one at a time is loaded. A round loads each of them once,
 //! for a moment; what is compared is the median of the rounds, and the median of a round's own ratios, so that a machine that
 //! drifts drifts for all of them. Loads are short and many because such a drift takes seconds. Servers are started anew now and
-//! then: where a process happens to lie in memory is worth some percent, for as long as it lives.
+//! then, so that what is particular to a process does not stand in all of its rounds.
 use crate::{Load, cpu_seconds, number, start_with, url};
 use anyhow::{Context as _, ensure};
 use std::{
