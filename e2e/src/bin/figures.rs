@@ -50,10 +50,10 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "grpc,binary,json")]
         protocols: Vec<String>,
         /// Loads of each server.
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 150)]
         rounds: usize,
         /// Length of one load, in seconds.
-        #[arg(long, default_value_t = 0.5)]
+        #[arg(long, default_value_t = 0.3)]
         seconds: f64,
     },
     /// Three times the capacity, for a minute.
