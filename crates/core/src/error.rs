@@ -288,6 +288,17 @@ pub enum InferError {
         /** Whether the inputs' values were at fault, as an index out of range is. */
         callers_fault: bool,
     },
+    /// What the graphs of the process keep between their steps fills the memory for it.
+    #[error("the tensors between steps of graphs fill the memory for them")]
+    NoGraphMemory,
+    /// A step of a graph failed, or what it is of is not there.
+    #[error("in ensemble '{graph}', {error}")]
+    InGraph {
+        /** Name of the graph. */
+        graph: String,
+        /** Of the step. */
+        error: Box<InferError>,
+    },
     /// Something of ours broke.
     #[error("internal error: {0}")]
     Internal(String),
@@ -318,8 +329,9 @@ impl InferError {
     }
 
     /// The only road to a status. Exhaustive on purpose: a new variant must choose.
-    pub const fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
+            Self::InGraph { error, .. } => error.code(),
             Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
             | Self::Missing { .. }
@@ -332,6 +344,7 @@ impl InferError {
             | Self::VersionNotReady { .. }
             | Self::QueueFull { .. }
             | Self::NoRoom
+            | Self::NoGraphMemory
             | Self::Timeout
             | Self::Draining
             | Self::NotReady(_) => Code::Unavailable,
@@ -354,7 +367,7 @@ impl InferError {
     }
 
     /// Whether the same request may work in a moment, so that `Retry-After` is sent.
-    pub const fn retry_after_seconds(&self) -> Option<u32> {
+    pub fn retry_after_seconds(&self) -> Option<u32> {
         match self.code() {
             Code::Unavailable => Some(RETRY_AFTER_SECONDS),
             _ => None,
@@ -362,10 +375,12 @@ impl InferError {
     }
 
     /// The label under which the failure is counted.
-    pub const fn failure_reason(&self) -> FailureReason {
+    pub fn failure_reason(&self) -> FailureReason {
         match self {
+            Self::InGraph { error, .. } => error.failure_reason(),
             Self::QueueFull { .. }
             | Self::NoRoom
+            | Self::NoGraphMemory
             | Self::NoModelMemory { .. }
             | Self::Timeout
             | Self::Draining
@@ -379,6 +394,7 @@ impl InferError {
     /// What the caller can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::InGraph { error, .. } => error.hint(),
             Self::Invalid { hint, .. } | Self::Unsupported { hint, .. } => hint.clone(),
             Self::NoVersions { reason, .. } => Some(reason.clone()),
             Self::Missing { hint, .. } => Some(hint.clone()),
@@ -401,6 +417,9 @@ impl InferError {
             Self::NoModelMemory { .. } => Some(
                 "try again in a moment; the operator can raise the limit with --model-memory-budget".into(),
             ),
+            Self::NoGraphMemory => {
+                Some("try again in a moment; the operator can raise the limit with --graph-memory".into())
+            }
             Self::UnknownPath { path } => {
                 Some(format!("'{path}' is not a path of this server; GET /v2 tells what is"))
             }
@@ -413,6 +432,9 @@ impl InferError {
     pub fn message_for(&self, request_id: &str) -> String {
         let id = if request_id.is_empty() { "<id_unknown>" } else { request_id };
         match self {
+            Self::InGraph { graph, error } => {
+                format!("in ensemble '{graph}', {}", error.message_for(request_id))
+            }
             Self::InputCount { .. }
             | Self::UnexpectedInput { .. }
             | Self::WrongDatatype { .. }

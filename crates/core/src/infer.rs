@@ -28,6 +28,8 @@ pub struct InferRequest {
     pub sequence: Option<SequenceMark>,
     /// Whether it is a message of a stream.
     pub streamed: bool,
+    /// Headers that [`crate::port::Upstream::headers`] named, as far as the caller sent them: name in lower case, value.
+    pub headers: Vec<(Box<str>, Box<str>)>,
     /// When the server had read the request whole.
     pub received: Instant,
     /// Its trace, if it is traced.

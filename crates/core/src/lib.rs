@@ -18,6 +18,7 @@ pub mod name;
 pub mod permit;
 pub mod port;
 pub mod resource;
+pub mod step;
 pub mod tensor;
 pub mod trace;
 

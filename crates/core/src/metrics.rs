@@ -262,7 +262,6 @@ impl TenantMetrics {
     }
 
     /// Keeps a traced request as the example of its buckets; the durations are as in [`Self::succeed`].
-    #[cold]
     pub fn exemplify(
         &self,
         span: SpanContext,

@@ -1,7 +1,8 @@
 //! Who asks, for what, and the proof that it was allowed.
 //!
 //! Invariant: a [`Permit`] exists only because a [`Gate`] asked its [`Admit`] port and the answer was
-//! yes. There is no other constructor, not even for tests: a test makes a gate with a policy of its own.
+//! yes. There is no other constructor, not even for tests: a test makes a gate with a policy of its own. Whoever may use
+//! a graph may have it use its members: their permits come of its own, and say nothing more.
 //!
 //! Not here: the policies (the binary wires one; the gateway's will be Cedar), identities on the wire
 //! (`xebec-net`).
@@ -84,6 +85,8 @@ pub struct Permit {
     tenant: TenantId,
     verb: Verb,
     model: Option<ModelName>,
+    /// Graphs that it came through.
+    depth: u16,
 }
 
 impl Permit {
@@ -100,6 +103,18 @@ impl Permit {
     /// On which model; `None` for verbs about the whole server.
     pub fn model(&self) -> Option<&ModelName> {
         self.model.as_ref()
+    }
+
+    /// How many graphs it came through: each is within the one before.
+    pub fn depth(&self) -> u16 {
+        self.depth
+    }
+
+    /// The same for a model that is a part of the graph that this one is for.
+    #[must_use]
+    pub fn for_member(&self, member: &ModelName) -> Self {
+        let depth = self.depth.saturating_add(1);
+        Self { tenant: self.tenant.clone(), verb: self.verb, model: Some(member.clone()), depth }
     }
 }
 
@@ -130,7 +145,7 @@ impl Gate {
         model: Option<&ModelName>,
     ) -> Result<Permit, Denied> {
         match self.0.decide(&Ask { principal, verb, model }) {
-            Decision::Allow(tenant) => Ok(Permit { tenant, verb, model: model.cloned() }),
+            Decision::Allow(tenant) => Ok(Permit { tenant, verb, model: model.cloned(), depth: 0 }),
             Decision::Deny(denied) => Err(denied),
         }
     }

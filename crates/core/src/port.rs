@@ -23,6 +23,15 @@ pub trait Answer: Send {
 /// Boxed [`Answer`].
 pub type Reply = Box<dyn Answer>;
 
+/// How large a graph is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Graphs within each other; 0 of a model.
+    pub depth: u32,
+    /// Runs of models for one request, 1 of a model.
+    pub runs: u32,
+}
+
 /// One revision of one model, here or elsewhere.
 pub trait Upstream: Send + Sync {
     /// Inputs, outputs and name.
@@ -39,9 +48,24 @@ pub trait Upstream: Send + Sync {
     /// Counters and histograms of this model and version.
     fn metrics(&self) -> &ModelMetrics;
 
+    /// Headers of a request that it looks at, in lower case.
+    fn headers(&self) -> &[Box<str>] {
+        &[]
+    }
+
+    /// How large it is, as a graph.
+    fn extent(&self) -> Extent {
+        Extent { depth: 0, runs: 1 }
+    }
+
     /// The older revision that has begun a request's sequence and is to answer it, if that is another than this one.
     fn revision_of(&self, _permit: &Permit, _mark: &SequenceMark) -> Option<Arc<dyn Upstream>> {
         None
+    }
+
+    /// Whether [`Self::submit`] may do the work itself, on a thread that is there for work.
+    fn works_here(&self) -> bool {
+        false
     }
 
     /// Takes a request. Checks it against the model and answers a wrong one at once. A request of a sequence is for

@@ -57,6 +57,166 @@ fn one() -> u32 {
     1
 }
 
+/// Models and built-in steps behind one name.
+///
+/// The router types are KServe's, over named tensors instead of whole bodies.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InferenceGraph {
+    /// Must be [`API_VERSION`].
+    pub api_version: String,
+    /// Name and labels.
+    pub metadata: Metadata,
+    /// What is wanted.
+    pub spec: InferenceGraphSpec,
+}
+
+/// What an [`InferenceGraph`] is made of.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InferenceGraphSpec {
+    /// By name; a request begins at [`ROOT`].
+    pub nodes: BTreeMap<String, Node>,
+}
+
+/// The node at which a request begins.
+pub const ROOT: &str = "root";
+
+/// A part of a graph: steps, and how a request goes through them.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Node {
+    /// How a request goes through the steps.
+    pub router_type: RouterType,
+    /// The steps, in the order in which they are written.
+    pub steps: Vec<NodeStep>,
+    /// Names of the tensors that the node answers with; those of its last step (of an ensemble, of every step) if empty.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+}
+
+/// How a request goes through the steps of a [`Node`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum RouterType {
+    /// One after the other: each may use what those before it have made. Steps that need nothing of each other run side
+    /// by side.
+    Sequence,
+    /// Each is given the request.
+    Ensemble,
+    /// The first whose condition holds.
+    Switch,
+    /// One of them by chance, by their weights.
+    Splitter,
+}
+
+/// One step of a [`Node`]: a service, another node, or a built-in step.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeStep {
+    /// For messages and metrics; what it is of if absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// An `InferenceService` or another `InferenceGraph`.
+    #[serde(default)]
+    pub service_name: Option<String>,
+    /// Another node of the graph.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// A built-in step.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// How a built-in step is to work.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// By an input of the step: the tensor that it is; the one of the same name if absent.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// By an output of the step: what its tensor is called from here on; the same if absent.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
+    /// Where the tensors of a step of a sequence come from; whatever was made last if absent.
+    #[serde(default)]
+    pub data: Option<Data>,
+    /// When a step of a switch is taken; always if absent.
+    #[serde(default)]
+    pub when: Option<Condition>,
+    /// How often a step of a splitter is taken, in hundredths.
+    #[serde(default)]
+    pub weight: Option<u32>,
+    /// KServe's; only `Hard` is offered, as the first error ends a request.
+    #[serde(default)]
+    pub dependency: Option<Dependency>,
+}
+
+/// Where a step's tensors come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Data {
+    /// What the node was given.
+    #[serde(rename = "$request")]
+    Request,
+    /// What the step before it has made.
+    #[serde(rename = "$response")]
+    Response,
+}
+
+/// What an error of a step means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Dependency {
+    /// The request goes on.
+    Soft,
+    /// The request ends.
+    Hard,
+}
+
+/// What has to hold of a request: of the first element of a tensor, or of a header.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// A tensor that the node is given.
+    #[serde(default)]
+    pub tensor: Option<String>,
+    /// Its datatype, as in `FP32`, where neither a step nor [`Self::equals`] says it.
+    #[serde(default)]
+    pub datatype: Option<String>,
+    /// A header of the request over HTTP, or a metadata key of a call over gRPC.
+    #[serde(default)]
+    pub header: Option<String>,
+    /// It is this.
+    #[serde(default)]
+    pub equals: Option<Setting>,
+    /// It is this or more.
+    #[serde(default)]
+    pub at_least: Option<f64>,
+    /// It is less than this.
+    #[serde(default)]
+    pub below: Option<f64>,
+}
+
+/// A value as people write it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A whole number.
+    Whole(i64),
+    /// Any other number.
+    Real(f64),
+    /// Anything else.
+    Text(String),
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Whole(number) => number.fmt(f),
+            Self::Real(number) => number.fmt(f),
+            Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
 /// Where a model is and what it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

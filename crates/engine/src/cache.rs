@@ -18,7 +18,7 @@ use xebec_core::{
     InferError, InferRequest, InferResponse, ModelInfo, Permit, Tensor, Timings,
     metrics::{CacheMetrics, ModelMetrics},
     model_config::ModelConfig,
-    port::{Answer, Reply, Upstream},
+    port::{Answer, Extent, Reply, Upstream},
 };
 
 mod store;
@@ -109,6 +109,11 @@ impl Cached {
         }
         part(b"outputs");
         request.outputs.iter().for_each(|output| part(output.as_bytes()));
+        part(b"headers");
+        for (name, value) in &request.headers {
+            part(name.as_bytes());
+            part(value.as_bytes());
+        }
         Key { load: self.load, digest: hash.finalize().into() }
     }
 
@@ -152,6 +157,14 @@ impl Upstream for Cached {
 
     fn metrics(&self) -> &ModelMetrics {
         self.inner.metrics()
+    }
+
+    fn headers(&self) -> &[Box<str>] {
+        self.inner.headers()
+    }
+
+    fn extent(&self) -> Extent {
+        self.inner.extent()
     }
 
     fn submit(&self, permit: &Permit, request: InferRequest, reply: Reply) {

@@ -10,10 +10,11 @@ use crate::{
     aside::prepare,
     backend::{Backend, LoadError},
     cache::Cache,
+    graph::{self, Members, plan::Member},
     limiter::Limiter,
     onnx::OnnxError,
     repository::{
-        RepositoryError, Scan,
+        Candidate, RepositoryError, Scan,
         complete::{Defaults, Misfit},
         sums::SumError,
     },
@@ -24,11 +25,11 @@ use budget::Budget;
 use entry::{Entry, Face, State};
 use reason::Reason;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     error::Error,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -42,6 +43,7 @@ use xebec_core::{
     InferError, ModelName, Permit, Version, VersionRef,
     metrics::{CacheMetrics, ResidentMetrics},
     port::{Control, Done, EngineReport, ModelRow, Overrides, Router, Upstream},
+    step::Steps,
 };
 
 mod budget;
@@ -84,7 +86,14 @@ pub struct Settings {
     pub cache: u64,
     /// Where runs take turns, of models that ask for it; they take none if `None`.
     pub limiter: Option<Arc<Limiter>>,
+    /// Bytes of tensors that all graphs together may keep between their steps.
+    pub graph_memory: u64,
+    /// Built-in steps, if there are any.
+    pub steps: Option<Arc<dyn Steps>>,
 }
+
+/// Where nothing else is said, graphs may keep so many bytes.
+pub const GRAPH_MEMORY: u64 = 1 << 30;
 
 impl Settings {
     /// Four loaders, no limit of memory, no files with an order, no turns.
@@ -98,6 +107,8 @@ impl Settings {
             uploads: false,
             cache: 0,
             limiter: None,
+            graph_memory: GRAPH_MEMORY,
+            steps: None,
         }
     }
 }
@@ -109,6 +120,8 @@ pub struct Catalog {
 }
 
 struct Core {
+    itself: Weak<Self>,
+    graphs: Arc<graph::Memory>,
     backend: Arc<dyn Backend>,
     settings: Settings,
     source: Source,
@@ -232,7 +245,9 @@ impl Catalog {
     /// # Errors
     /// The system has no room for the loaders' threads.
     pub fn new(backend: Arc<dyn Backend>, source: Source, settings: Settings) -> std::io::Result<Self> {
-        let core = Arc::new(Core {
+        let core = Arc::new_cyclic(|itself| Core {
+            itself: Weak::clone(itself),
+            graphs: graph::Memory::new(settings.graph_memory),
             backend,
             source,
             models: ArcSwap::default(),
@@ -271,11 +286,13 @@ impl Catalog {
     ) -> Vec<Failure> {
         let core = &self.core;
         let mut failures = core.list_faults(scan.faults, wanted);
-        let entries = core.entries(scan.candidates.iter().map(|candidate| &candidate.name));
+        let candidates = members_first(scan.candidates);
+        let wanted = &with_members(&candidates, wanted);
+        let entries = core.entries(candidates.iter().map(|candidate| &candidate.name));
         // Room for all: nobody waits to tell.
         let (tell, told) = mpsc::sync_channel(entries.len());
-        for (entry, candidate) in entries.iter().zip(scan.candidates) {
-            if !wanted(&candidate.name) {
+        for (entry, candidate) in entries.iter().zip(candidates) {
+            if !wanted.contains(&candidate.name) {
                 continue;
             }
             if core.budget.is_some() {
@@ -285,7 +302,7 @@ impl Catalog {
             entry.begin(&candidate);
             let (tell, name) = (tell.clone(), entry.name.clone());
             let done = Box::new(move |outcome| drop(tell.send((name, outcome))));
-            core.put(entry.name.clone(), Order::Load(Box::new(candidate)), done, usize::MAX);
+            core.put(entry.name.clone(), Order::serve(candidate), done, usize::MAX);
         }
         drop(tell);
         for (name, outcome) in told {
@@ -308,6 +325,11 @@ impl Catalog {
     /// What is kept of answers; `None` if none are.
     pub fn cache(&self) -> Option<&CacheMetrics> {
         self.core.cache.as_ref().map(|cache| cache.metrics())
+    }
+
+    /// Bytes of tensors that graphs keep between their steps, and the most that may be.
+    pub fn graph_memory(&self) -> (u64, u64) {
+        self.core.graphs.usage()
     }
 
     /// Most bytes that models may take, and those that they take; `None` without a limit.
@@ -390,7 +412,8 @@ impl Core {
 
     /// Puts an order behind the others, or tells at once why not.
     fn put(&self, model: ModelName, order: Order, done: Done, most: usize) {
-        if let Err((task, why)) = self.work.put(Task { model, order, done }, most) {
+        let after = order.after();
+        if let Err((task, why)) = self.work.put(Task { model, after, order, done }, most) {
             (task.done)(Err(match why {
                 Refusal::Full => InferError::QueueFull { model: task.model.to_string(), limit: most },
                 Refusal::Stopped => InferError::Draining,
@@ -398,11 +421,134 @@ impl Core {
         }
     }
 
+    /// A member of a graph that is being loaded, as it is served now.
+    fn member(&self, Member { name, version }: &Member) -> Result<Arc<dyn Upstream>, Misfit> {
+        let missing = |why: String| Misfit::new(format!("its member {why}"));
+        let entry = self.entry(name);
+        let entry = entry.ok_or_else(|| missing(format!("'{name}' is not in the model repository")))?;
+        let face = entry.face.load();
+        let wanted = version.map_or(VersionRef::Newest, VersionRef::Number);
+        let state = choose(&entry, &face, wanted).map_err(|error| {
+            let why = error.hint().map(|hint| format!(": {hint}")).unwrap_or_default();
+            let of = version.map(|version| format!(" in version {version}")).unwrap_or_default();
+            missing(format!("'{name}' is not served{of}{why}"))
+        })?;
+        state.described().ok_or_else(|| missing(format!("'{name}' is not in memory")))
+    }
+
+    /// Refuses a graph that is a part of itself by way of others, as they are served now.
+    fn check_cycle(&self, candidate: &Candidate) -> Result<(), Misfit> {
+        let members = |name: &ModelName| -> BTreeSet<ModelName> {
+            let entry = self.entry(name);
+            entry.map(|entry| entry.face.load().made_of()).unwrap_or_default()
+        };
+        let (mut way, mut done) = (vec![(candidate.name.clone(), candidate.members())], HashSet::new());
+        while let Some((at, left)) = way.last_mut() {
+            let Some(member) = left.pop_first() else {
+                done.insert(at.clone());
+                way.pop();
+                continue;
+            };
+            if member == candidate.name {
+                let around: Vec<String> = way
+                    .iter()
+                    .map(|(name, _)| name)
+                    .chain([&member])
+                    .map(|name| format!("'{name}'"))
+                    .collect();
+                return Err(Misfit::new(format!("the graphs have a cycle: {}", around.join(" -> "))));
+            }
+            if !done.contains(&member) && !way.iter().any(|(open, _)| *open == member) {
+                let next = members(&member);
+                way.push((member, next));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has graphs that are loaded planned again of which a model is a member: it may be another now.
+    fn plan_again(&self, member: &ModelName) {
+        for entry in self.models.load().values() {
+            let face = entry.face.load();
+            let of_it = face.ready().find(|(_, loaded)| loaded.wanted.candidate.members().contains(member));
+            let Some((_, loaded)) = of_it else { continue };
+            let order = Order::serve(loaded.wanted.candidate.clone());
+            self.put(entry.name.clone(), order, Box::new(|_| ()), usize::MAX);
+        }
+    }
+
+    /// Whether a member of a graph is served but was never loaded, because there was no room for it.
+    fn lacks_room_for(&self, candidate: &Candidate) -> bool {
+        let served = |entry: Arc<Entry>| entry.face.load().served().next().is_some();
+        self.unloaded_members(candidate).iter().filter_map(|name| self.entry(name)).any(served)
+    }
+
+    /// Members of a graph that have never been loaded.
+    fn unloaded_members(&self, candidate: &Candidate) -> Vec<ModelName> {
+        let unknown = |name: &ModelName| {
+            self.entry(name)
+                .is_none_or(|entry| !entry.face.load().served().any(|(_, state)| state.described().is_some()))
+        };
+        candidate.members().into_iter().filter(unknown).collect()
+    }
+
+    /// Gives the order that brings a model back into memory, behind those for `after`. What a graph is of comes first, if it
+    /// was never there: only then is it known. One after the other, because there may be room for one alone.
+    fn put_wake(&self, entry: &Arc<Entry>, mut after: Vec<ModelName>) {
+        for name in entry.members() {
+            let is_unknown =
+                |member: &Arc<Entry>| member.face.load().asleep().any(|(_, asleep)| !asleep.was_loaded());
+            if let Some(member) = self.entry(&name).filter(is_unknown)
+                && matches!(member.wait(Box::new(|_| ())), Ok(true))
+            {
+                self.put_wake(&member, after.clone());
+            }
+            after.push(name);
+        }
+        let tell = Arc::clone(entry);
+        let done = Box::new(move |outcome| tell.tell(&outcome));
+        self.put(entry.name.clone(), Order::Wake(after), done, usize::MAX);
+    }
+
     fn touch(&self, entry: &Entry) {
         if self.budget.is_some() {
             entry.touch(self.clock.fetch_add(1, Relaxed) + 1);
         }
     }
+}
+
+/// Candidates in an order in which every graph comes behind what it is of.
+fn members_first(candidates: Vec<Candidate>) -> Vec<Candidate> {
+    fn place(
+        name: &ModelName,
+        left: &mut BTreeMap<ModelName, Candidate>,
+        order: &mut Vec<Candidate>,
+        depth: u32,
+    ) {
+        let Some(candidate) = left.remove(name) else { return };
+        // What is deeper is refused when it is loaded, in whatever order.
+        if depth <= graph::DEEPEST {
+            candidate.members().iter().for_each(|member| place(member, left, order, depth + 1));
+        }
+        order.push(candidate);
+    }
+    let names: Vec<ModelName> = candidates.iter().map(|candidate| candidate.name.clone()).collect();
+    let mut left = candidates.into_iter().map(|candidate| (candidate.name.clone(), candidate)).collect();
+    let mut order = Vec::new();
+    names.iter().for_each(|name| place(name, &mut left, &mut order, 0));
+    order
+}
+
+/// Those that are wanted, and what they are of. `candidates` have members first.
+fn with_members(candidates: &[Candidate], wanted: &dyn Fn(&ModelName) -> bool) -> HashSet<ModelName> {
+    let mut all = HashSet::new();
+    for candidate in candidates.iter().rev() {
+        if wanted(&candidate.name) || all.contains(&candidate.name) {
+            all.insert(candidate.name.clone());
+            all.extend(candidate.members());
+        }
+    }
+    all
 }
 
 /// An error with every cause, in one line.
@@ -447,13 +593,30 @@ fn choose<'a>(entry: &Entry, face: &'a Face, wanted: VersionRef<'_>) -> Result<&
     }
 }
 
-impl Router for Catalog {
+impl Members for Core {
     fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
-        let models = self.core.models.load();
+        let models = self.models.load();
         let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
-        self.core.touch(entry);
+        self.touch(entry);
         let upstream = choose(entry, &entry.face.load(), version)?.upstream();
         upstream.ok_or_else(|| InferError::NotResident { model: entry.name.to_string() })
+    }
+
+    fn wake(&self, permit: &Permit, done: Done) {
+        let Some(entry) = permit.model().and_then(|name| self.entry(name)) else {
+            return done(Err(unknown(permit)));
+        };
+        match entry.wait(done) {
+            Ok(true) => self.put_wake(&entry, Vec::new()),
+            Ok(false) => (),
+            Err(done) => done(Err(entry.too_many())),
+        }
+    }
+}
+
+impl Router for Catalog {
+    fn route(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
+        self.core.route(permit, version)
     }
 
     fn describe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<Arc<dyn Upstream>, InferError> {
@@ -464,18 +627,7 @@ impl Router for Catalog {
     }
 
     fn wake(&self, permit: &Permit, done: Done) {
-        let Some(entry) = permit.model().and_then(|name| self.core.entry(name)) else {
-            return done(Err(unknown(permit)));
-        };
-        match entry.wait(done) {
-            Ok(true) => {
-                let tell = Arc::clone(&entry);
-                let done = Box::new(move |outcome| tell.tell(&outcome));
-                self.core.put(entry.name.clone(), Order::Wake, done, usize::MAX);
-            }
-            Ok(false) => (),
-            Err(done) => done(Err(entry.too_many())),
-        }
+        self.core.wake(permit, done);
     }
 
     fn versions(&self, permit: &Permit) -> Vec<Version> {
@@ -513,7 +665,7 @@ impl Router for Catalog {
 impl Control for Catalog {
     fn load(&self, permit: &Permit, overrides: Overrides, done: Done) {
         match permit.model() {
-            Some(name) => self.core.put(name.clone(), Order::Bring(overrides), done, MOST_ORDERS),
+            Some(name) => self.core.put(name.clone(), Order::Bring(overrides, Vec::new()), done, MOST_ORDERS),
             None => done(Err(unknown(permit))),
         }
     }

@@ -223,6 +223,7 @@ mod tests {
             priority: 0,
             sequence: None,
             streamed: false,
+            headers: Vec::new(),
             received: Instant::now(),
             trace: None,
         };
@@ -243,6 +244,7 @@ mod tests {
             priority: 0,
             sequence: None,
             streamed: false,
+            headers: Vec::new(),
             received: Instant::now(),
             trace: None,
         };

@@ -5,7 +5,7 @@
 //! Not here: printing and writing (the binary), the rules themselves (`repository`, `onnx`, `backend`).
 use crate::{
     backend::Backend,
-    catalog::{self, Settings},
+    catalog::{self, Catalog, Settings, Source},
     formats,
     onnx::{self, Batchability},
     repository::{
@@ -17,6 +17,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use xebec_core::{ModelName, Version, model_config::ModelConfig};
 
@@ -85,7 +86,7 @@ impl Diagnosis {
 /// The path cannot be read.
 pub fn examine(
     path: &Path,
-    backend: Option<&dyn Backend>,
+    backend: Option<&Arc<dyn Backend>>,
     settings: &Settings,
     seen: &dyn Fn(&str),
 ) -> std::io::Result<Vec<Diagnosis>> {
@@ -134,7 +135,7 @@ fn children(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Diagnosis {
+fn model(path: &Path, backend: Option<&Arc<dyn Backend>>, settings: &Settings) -> Diagnosis {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut diagnosis = Diagnosis { model: name.clone(), ..Diagnosis::default() };
@@ -156,7 +157,10 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
     } else {
         Read::default()
     };
-    folders(path, &mut diagnosis);
+    let has_files = read.config.as_ref().is_none_or(|config| !repository::is_bare(config));
+    if has_files {
+        folders(path, &mut diagnosis);
+    }
     let candidate = match candidate(path, &read) {
         Ok(candidate) => candidate,
         Err(error) => {
@@ -175,6 +179,12 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
         }
     };
     diagnosis.versions = versions(&candidate);
+    if !has_files {
+        if !diagnosis.is_faulty() {
+            among_others(path, &file, backend, settings, &mut diagnosis);
+        }
+        return diagnosis;
+    }
     let mut graphs = BTreeMap::new();
     for (version, file) in &candidate.versions {
         if let Some(graph) = graph(file, &mut diagnosis) {
@@ -201,9 +211,35 @@ fn model(path: &Path, backend: Option<&dyn Backend>, settings: &Settings) -> Dia
         }
     }
     if let (Some(backend), false) = (backend, diagnosis.is_faulty()) {
-        load(backend, &candidate, settings, &mut diagnosis);
+        load(&**backend, &candidate, settings, &mut diagnosis);
     }
     diagnosis
+}
+
+/// Loads a graph or a built-in step as a server would, with the models beside it.
+fn among_others(
+    path: &Path,
+    config: &Path,
+    backend: Option<&Arc<dyn Backend>>,
+    settings: &Settings,
+    diagnosis: &mut Diagnosis,
+) {
+    let Some(backend) = backend else {
+        let message = "without an engine its models are not loaded, and it was not compared with them";
+        return diagnosis.say(Gravity::Note, config, message);
+    };
+    let source = Source::Repositories(vec![path.parent().unwrap_or(path).to_owned()]);
+    let settings = Settings { memory: None, ..settings.clone() };
+    let loaded = source.scan().map_err(|error| chain(&error)).and_then(|scan| {
+        let catalog =
+            Catalog::new(Arc::clone(backend), source, settings).map_err(|error| error.to_string())?;
+        let failures = catalog.load(scan, &|name| name.as_str() == diagnosis.model, &|_| ());
+        let own = failures.into_iter().find(|failure| failure.model.as_str() == diagnosis.model);
+        own.map_or(Ok(()), |failure| Err(failure.reason))
+    });
+    if let Err(reason) = loaded {
+        diagnosis.say(Gravity::Fault, config, reason);
+    }
 }
 
 /// A configuration as far as it could be read.

@@ -5,6 +5,7 @@
 //!
 //! Not here: whether a model is tiny (`served`).
 use crate::{
+    later::{Tiny, settled},
     queue::{Asker, Queue, Rules, Step},
     request::Pending,
     runner::{Facts, Runner},
@@ -68,7 +69,7 @@ impl Inline {
         lane.queue.push(pending, now)?;
         self.facts.metrics.pending.add(1);
         if lane.queue.waiting_rows() >= u64::from(lane.queue.rules().max_rows) {
-            self.run(&mut lane);
+            settled(Tiny::AtTurn, move || self.run(&mut lane));
         } else {
             drop(lane);
             self.touch();
@@ -115,16 +116,28 @@ pub struct TurnEnd;
 
 impl Turn for TurnEnd {
     fn flush(&self) {
-        if !ANY_TOUCHED.replace(false) {
-            return;
+        if ANY_TOUCHED.get() {
+            settled(Tiny::Now, run_touched);
         }
-        let mut touched = TOUCHED.take();
-        for model in touched.drain(..) {
-            if let Some(mut lane) = model.lane() {
-                model.run(&mut lane);
-            }
-        }
-        // The list keeps its room for the next turn.
-        TOUCHED.set(touched);
     }
+}
+
+/// Runs what this thread has submitted; whether there was anything.
+pub(crate) fn run_touched() -> bool {
+    if !ANY_TOUCHED.replace(false) {
+        return false;
+    }
+    let mut touched = TOUCHED.take();
+    for model in touched.drain(..) {
+        if let Some(mut lane) = model.lane() {
+            model.run(&mut lane);
+        }
+    }
+    // The list keeps its room for the next turn.
+    TOUCHED.with_borrow_mut(|now| {
+        if now.is_empty() {
+            *now = touched;
+        }
+    });
+    true
 }

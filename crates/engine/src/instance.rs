@@ -5,6 +5,7 @@
 //! turn there before it takes a batch, so that what comes while it waits is in the batch. Not here: who is next (`queue`).
 use crate::{
     aside::spawn,
+    later::{Tiny, settled},
     limiter::{Seat, Turn},
     queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
@@ -141,14 +142,17 @@ impl Shared {
             let began = Instant::now();
             // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
             // told, and the instance goes on: without it the model would wait for ever.
-            let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
-            drop(turn);
-            let mut state = self.lock();
-            state.queue.finish(rows);
-            if went_well {
-                state.queue.learn(row_bytes, limit, rows, began.elapsed());
-            }
-            drop(state);
+            let run = || {
+                let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
+                drop(turn);
+                let mut state = self.lock();
+                state.queue.finish(rows);
+                if went_well {
+                    state.queue.learn(row_bytes, limit, rows, began.elapsed());
+                }
+            };
+            // What answers bring about is done when the run is over for the queue.
+            let _ = catch_unwind(AssertUnwindSafe(|| settled(Tiny::Now, run)));
             asker = Asker::Busy;
         }
     }

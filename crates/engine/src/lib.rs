@@ -8,6 +8,7 @@
 
 mod aside;
 pub mod backend;
+mod builtin;
 mod cache;
 pub mod catalog;
 mod check;
@@ -17,10 +18,13 @@ pub mod formats;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod graph;
 mod inline;
 pub mod inspect;
 mod instance;
+mod later;
 pub mod limiter;
+mod mapped;
 pub mod onnx;
 mod order;
 mod pace;
@@ -30,6 +34,7 @@ mod request;
 mod runner;
 mod sequence;
 pub mod served;
+mod workers;
 
 pub use inline::TurnEnd;
 pub use runner::Observer;

@@ -4,7 +4,11 @@
 //! fault nor stops another from being served. Invariant: no file of a candidate lies outside its root.
 //!
 //! Not here: what `config.pbtxt` may say ([`config`]), what the graph adds ([`complete`]), loading (`catalog`).
-use crate::formats::{self, Foreign};
+use crate::{
+    builtin,
+    formats::{self, Foreign},
+    graph::{self, node::Node},
+};
 use stamp::Stamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +16,7 @@ use std::{
     fs::Metadata,
     io,
     path::{Component, Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 use xebec_core::{
     ModelName, Version, VersionLabels,
@@ -24,6 +28,7 @@ pub(crate) mod agents;
 pub mod complete;
 pub mod config;
 pub(crate) mod labels;
+pub(crate) mod nodes;
 pub(crate) mod read;
 pub(crate) mod stamp;
 pub(crate) mod sums;
@@ -49,6 +54,8 @@ pub struct Candidate {
     pub labels: VersionLabels,
     /// What `config.pbtxt` says.
     pub config: Option<ModelConfig>,
+    /// What an `InferenceGraph` says of a node of it.
+    pub node: Option<Arc<Node>>,
     /// What its `InferenceService` wants; defaults without one.
     pub batching: resource::Batching,
     /// What its `InferenceService` wants to run on; defaults without one.
@@ -152,6 +159,14 @@ pub enum RepositoryError {
     Config {
         /** File. */
         path: PathBuf,
+        /** What is wrong, where, and what to do. */
+        message: String,
+    },
+    /// A graph's document says what cannot be.
+    #[error("InferenceGraph '{name}': {message}")]
+    Graph {
+        /** Of the resource. */
+        name: String,
         /** What is wrong, where, and what to do. */
         message: String,
     },
@@ -377,11 +392,16 @@ pub(crate) fn folder(
         None => None,
     };
     let file = model_file(config.as_ref(), &path)?;
+    let is_bare = config.as_ref().is_some_and(is_bare);
     let mut versions = BTreeMap::new();
     for entry in entries(folder)? {
         let version =
             entry.file_name().and_then(|name| name.to_str()).and_then(|name| Version::parse(name).ok());
         let (Some(version), true) = (version, entry.is_dir()) else { continue };
+        if is_bare {
+            versions.insert(version, inside(root, &entry)?);
+            continue;
+        }
         let mut model = entry.join(&file);
         // A directory of that name holds the file and its external data.
         if there(&model)?.is_some_and(|it| it.is_dir()) {
@@ -390,6 +410,10 @@ pub(crate) fn folder(
         if there(&model)?.is_some() {
             versions.insert(version, inside(root, &model)?);
         }
+    }
+    if versions.is_empty() && is_bare {
+        // There is nothing to put into a version's folder, and git keeps none that is empty.
+        versions.insert(Version::FIRST, inside(root, folder)?);
     }
     if versions.is_empty() {
         foreign(folder)?;
@@ -474,14 +498,48 @@ impl Candidate {
     /// has changed since.
     pub(crate) fn stamp(&self, version: Version) -> Stamp {
         let mut stamp = Stamp::default();
-        if let Some(file) = self.versions.get(&version) {
+        // What a document says is not read again, and the files that a step has opened are known when it has.
+        let is_said = self.folder.is_none() && (self.node.is_some() || self.step().is_some());
+        if let Some(file) = self.versions.get(&version).filter(|_| !is_said) {
             stamp.add(file);
+            // A step may have files of its own.
+            if self.step().is_some() {
+                entries(file).unwrap_or_default().iter().for_each(|entry| stamp.add(entry));
+            }
             stamp.add(&file.with_file_name(sums::FILE));
         }
         if let (Some(folder), Some(config)) = (&self.folder, &self.config) {
             complete::named_files(config).for_each(|name| stamp.add(&folder.join(name)));
         }
         stamp
+    }
+
+    /// What it is, if it is not made of a file.
+    #[must_use]
+    pub fn is_of_no_file(&self) -> Option<&'static str> {
+        let is_graph = self.graph().is_some() || self.node.is_some();
+        let graph = is_graph.then_some("a graph of other models");
+        graph.or_else(|| self.step().map(|_| "a built-in step"))
+    }
+
+    /// Its configuration, if that makes it a built-in step.
+    pub(crate) fn step(&self) -> Option<&ModelConfig> {
+        self.config.as_ref().filter(|config| is_step(config))
+    }
+
+    /// Its configuration, if that makes it a graph of other models.
+    pub(crate) fn graph(&self) -> Option<&ModelConfig> {
+        self.config.as_ref().filter(|config| graph::scheduling(config).is_some())
+    }
+
+    /// The models that it is of, if it is a graph.
+    pub(crate) fn members(&self) -> BTreeSet<ModelName> {
+        if let Some(node) = &self.node {
+            return node.members();
+        }
+        // A name that is none is told when it is loaded.
+        let members = self.config.as_ref().and_then(|config| graph::plan::members(config).ok());
+        members.unwrap_or_default().into_iter().map(|member| member.name).collect()
     }
 
     /// A model of these files without anything said about it.
@@ -493,6 +551,7 @@ impl Candidate {
             versions,
             labels: VersionLabels::new(),
             config: None,
+            node: None,
             batching: resource::Batching::default(),
             resources: resource::Resources::default(),
         }
@@ -557,6 +616,16 @@ fn local_path(uri: &str, base: &Path) -> Result<PathBuf, String> {
         None if uri.is_empty() => Err("model.uri is empty; write the path of an .onnx file".into()),
         None => Ok(base.join(uri)),
     }
+}
+
+/// Whether a configuration makes a model of something else than a file: a graph, or a built-in step.
+pub(crate) fn is_bare(config: &ModelConfig) -> bool {
+    graph::scheduling(config).is_some() || is_step(config)
+}
+
+/// Whether a configuration makes a model a built-in step.
+pub(crate) fn is_step(config: &ModelConfig) -> bool {
+    config.backend == builtin::BACKEND
 }
 
 /// Follows links, and refuses to leave `root`.

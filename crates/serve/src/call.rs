@@ -3,7 +3,11 @@ use crate::{
     Service,
     record::{AccessEntry, Protocol},
 };
-use std::{sync::Arc, time::Instant};
+use http::HeaderMap;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::oneshot;
 use xebec_core::{
     InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, VersionRef,
@@ -45,6 +49,12 @@ pub(crate) struct Routed<'a> {
     pub(crate) upstream: Arc<dyn Upstream>,
     /// The version that was asked for.
     version: VersionRef<'a>,
+}
+
+/// What a call says in the headers that a revision looks at.
+pub(crate) fn headers_for(upstream: &dyn Upstream, headers: &HeaderMap) -> Vec<(Box<str>, Box<str>)> {
+    let said = |name: &str| Some((name.into(), headers.get(name)?.to_str().ok()?.into()));
+    upstream.headers().iter().filter_map(|name| said(name)).collect()
 }
 
 /// Reads a model's name as callers write it.
@@ -215,6 +225,10 @@ pub(crate) struct Record<'a> {
     pub(crate) received: Option<Instant>,
     /// When its bytes had become tensors.
     pub(crate) decoded: Option<Instant>,
+    /// How old it may be when its turn comes.
+    pub(crate) max_age: Option<Duration>,
+    /// Whether its answer is to say that it is the last.
+    pub(crate) final_response: bool,
     /// What the caller said of its trace.
     pub(crate) parent: Option<Parent>,
     /// Its trace, if it is traced.
@@ -248,6 +262,8 @@ impl<'a> Record<'a> {
             until: None,
             received: None,
             decoded: None,
+            max_age: None,
+            final_response: false,
             parent: None,
             traced: None,
             model: "",
@@ -256,6 +272,12 @@ impl<'a> Record<'a> {
             routed: None,
             done: false,
         }
+    }
+
+    /// How old the call is, if it failed because it was older than its caller wants.
+    pub(crate) fn too_old(&self, error: &InferError) -> Option<Duration> {
+        let age = self.received?.elapsed();
+        (matches!(error, InferError::Timeout) && self.max_age.is_some_and(|most| age >= most)).then_some(age)
     }
 
     /// The call was answered.

@@ -4,7 +4,7 @@
 //! Open Inference Protocol, "GRPC"; gRPC, "GRPC Health Checking Protocol".
 use crate::{
     Service,
-    call::{Record, Routed, Spent},
+    call::{Record, Routed, Spent, headers_for},
     classes, control,
     index::Entry,
     memory::{
@@ -412,9 +412,14 @@ impl Service {
                 Ok(message)
             }
             Err(error) => {
-                let (status, id) = (status(&error, &record.id), record.id.clone());
+                let too_old = record.too_old(&error);
                 record.fail(&error);
-                Err((status, id))
+                match (too_old, &record.routed) {
+                    (Some(age), Some(routed)) => {
+                        Ok(encode::dropped(routed.upstream.info(), &record.id, age, record.final_response))
+                    }
+                    _ => Err((status(&error, &record.id), record.id.clone())),
+                }
             }
         }
     }
@@ -433,22 +438,34 @@ impl Service {
         let trace = record.begin_trace(&routed);
         let routed = record.routed.insert(routed);
         let info = routed.upstream.info();
-        let decoded = decode::request(&call.message, info, received, &mut record.id)?;
-        let Decoded { mut request, classes, shared, final_response } = decoded;
-        request.streamed = form == Form::Streamed;
+        let decoded = decode::request(&call.message, info, received, form, &mut record.id)?;
+        let Decoded { mut request, classes, shared, final_response, max_age } = decoded;
+        let last = form == Form::Streamed && final_response;
+        (record.max_age, record.final_response) = (max_age, last);
         let most = Most { bytes: self.0.settings.max_message_bytes, flag: FLAG };
         let room = |bytes| call.message.count(bytes).map_err(|_| InferError::NoRoom);
         let places = shared.fetch(|| self.memory_of_tensors(call.principal), &mut request, most, room)?;
         let rows = rows(&*routed.upstream, &request);
         request.trace = trace;
+        request.headers = headers_for(&*routed.upstream, call.metadata);
         record.decoded = Some(Instant::now());
         classes::check(&classes, info)?;
+        let _turn = match max_age {
+            Some(max_age) => {
+                let until = received + max_age;
+                let turn = self.1.turn(until).await?;
+                // What is left of its time is for the model.
+                let left = until.saturating_duration_since(Instant::now());
+                request.timeout = request.timeout.map(|timeout| timeout.min(left));
+                Some(turn)
+            }
+            None => None,
+        };
         let mut response = self.run(routed, request).await?;
         let answered = Instant::now();
         let info = routed.upstream.info();
         classes::apply(&mut response, &classes, info, |output| routed.upstream.labels(output))?;
         let placed = put(&places, &mut response)?;
-        let last = form == Form::Streamed && final_response;
         let (message, bytes_out) = encode::response(info, &record.id, &response, &placed, form, last)?;
         let spent = Spent { rows, answered, done: Instant::now(), timings: response.timings };
         Ok((message, spent, bytes_out))

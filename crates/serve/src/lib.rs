@@ -11,6 +11,7 @@
 mod call;
 mod classes;
 mod control;
+mod fresh;
 mod grpc;
 mod http;
 mod index;

@@ -19,6 +19,9 @@ pub(crate) const MOST_AXES: usize = 256;
 const MOST_CLASSES: usize = 4096;
 const CLASSES: &str = "a number of classes, at most 4096";
 
+/// A day.
+const MOST_AGE_MS: i64 = 86_400_000;
+
 const PRIORITY: &str = "a whole number: 1 for the most urgent, 0 for the model's default";
 
 /// Longest id of a sequence, as in Triton.
@@ -43,6 +46,8 @@ pub(crate) fn too_many(what: &str) -> InferError {
 pub(crate) struct RequestParameters {
     /// How long it may wait.
     pub(crate) timeout: Option<Duration>,
+    /// How old it may be when its turn comes, in a stream.
+    pub(crate) max_age: Option<Duration>,
     /// How urgent it is; 0 leaves that to the model.
     pub(crate) priority: u64,
     /// Whether outputs are binary unless they say otherwise.
@@ -84,6 +89,17 @@ fn wrong(name: &str, wants: &str) -> InferError {
 }
 
 impl RequestParameters {
+    /// Refuses what has a meaning in a stream alone.
+    pub(crate) fn check_alone(&self) -> Result<(), InferError> {
+        if self.max_age.is_none() {
+            return Ok(());
+        }
+        Err(unsupported(
+            "parameter 'max_age_ms' is for messages of a stream (ModelStreamInfer)",
+            "write timeout, in microseconds",
+        ))
+    }
+
     /// The request's place in a sequence, if it is of one.
     pub(crate) fn sequence(&self) -> Option<SequenceMark> {
         let id = self.sequence_id.clone()?;
@@ -103,6 +119,10 @@ impl RequestParameters {
             ("triton_enable_empty_final_response", Value::Bool(wanted)) => self.final_response = *wanted,
             ("triton_enable_empty_final_response", _) => return Err(wrong(name, "true or false")),
             ("timeout", _) => return Err(wrong(name, "a number of microseconds")),
+            ("max_age_ms", Value::Whole(milliseconds)) if (1..=MOST_AGE_MS).contains(milliseconds) => {
+                self.max_age = Some(Duration::from_millis(milliseconds.unsigned_abs()));
+            }
+            ("max_age_ms", _) => return Err(wrong(name, "a number of milliseconds, from 1 to 86400000")),
             ("priority", Value::Whole(level)) => {
                 self.priority = u64::try_from(*level).map_err(|_| wrong(name, PRIORITY))?;
             }

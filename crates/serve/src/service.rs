@@ -1,6 +1,7 @@
 //! What every protocol works with, wired by the binary.
 use crate::{
     EXTENSIONS,
+    fresh::Fresh,
     memory::SharedMemory,
     record::{AccessLog, Unrouted},
 };
@@ -79,12 +80,12 @@ pub struct Parts {
 
 /// The protocols of one listener; cheap to clone, one clone per I/O core.
 #[derive(Clone)]
-pub struct Service(pub(crate) Arc<Parts>);
+pub struct Service(pub(crate) Arc<Parts>, pub(crate) Arc<Fresh>);
 
 impl Service {
     /// Protocols over `parts`.
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(parts), Fresh::new())
     }
 
     /// Extensions of the protocol that work here, in the order of their names.

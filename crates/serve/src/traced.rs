@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{sync::Arc, time::Instant};
 use xebec_core::{
     InferError,
-    trace::{CallTrace, Entry, Failure, Moments, Parent, SpanContext, Traced, Tracer},
+    trace::{CallTrace, Entry, Failure, Moments, Parent, SpanContext, Traced},
 };
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -39,16 +39,11 @@ impl Record<'_> {
     /// Decides whether the call is traced, now that its model is found.
     pub(crate) fn begin_trace(&mut self, routed: &Routed<'_>) -> Option<Arc<Traced>> {
         let tracer = self.service.0.tracer.as_ref()?;
-        let span = tracer.sample(&routed.upstream.info().name, self.parent.as_ref())?;
-        self.trace_from(span, Arc::clone(tracer));
-        self.traced.clone()
-    }
-
-    // What few calls do lies apart from what all do, here and below: the processor then reads less to get by it.
-    #[cold]
-    fn trace_from(&mut self, span: SpanContext, tracer: Arc<dyn Tracer>) {
-        let parent = self.parent.clone();
+        let info = routed.upstream.info();
+        let span = tracer.sample(&info.name, self.parent.as_ref())?;
+        let (parent, tracer) = (self.parent.clone(), Arc::clone(tracer));
         self.traced = Some(Arc::new(Traced { span, parent, at: Instant::now(), tracer }));
+        self.traced.clone()
     }
 
     /// The trace that the call belongs to, for lines of a log: its own span or, of a call that is not traced, its caller's.
@@ -57,22 +52,9 @@ impl Record<'_> {
         own.or_else(|| self.parent.as_ref().map(|parent| parent.span))
     }
 
-    /// Tells how a call went, if it is traced.
+    /// Tells how a traced call went.
     pub(crate) fn tell(&self, spent: Option<&Spent>, bytes_out: usize, error: Option<&InferError>) {
-        if let (Some(traced), Some(routed)) = (&self.traced, &self.routed) {
-            self.tell_of(traced, routed, spent, bytes_out, error);
-        }
-    }
-
-    #[cold]
-    fn tell_of(
-        &self,
-        traced: &Arc<Traced>,
-        routed: &Routed<'_>,
-        spent: Option<&Spent>,
-        bytes_out: usize,
-        error: Option<&InferError>,
-    ) {
+        let (Some(traced), Some(routed)) = (&self.traced, &self.routed) else { return };
         let info = routed.upstream.info();
         let message = |error: &InferError| {
             let mut text = error.to_string();

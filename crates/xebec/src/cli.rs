@@ -53,9 +53,9 @@ enum Command {
         after_help = "DIR and its direct subfolders are read for *.yaml and *.yml; each document is a resource of\nxebec.dev/v1alpha1, today an InferenceService. An unknown field is an error.\n\nExample:\n  xebec up examples"
     )]
     Up(Up),
-    /// Send one request and print the answer.
+    /// Send a request, pictures, texts or the rows of a table, and show or write the answers.
     #[command(
-        after_help = "Examples:\n  xebec infer fraud-mlp --input examples/fraud-detection/request.json\n  echo '[1, 2, 3, 4]' | xebec infer scaler"
+        after_help = "Examples:\n  xebec infer fraud-mlp --input examples/fraud-detection/request.json\n  echo '[1, 2, 3, 4]' | xebec infer scaler\n  xebec infer detect --image street.jpg                 a table; street.boxes.jpg if the model draws\n  xebec infer detect --image photos --out found.jsonl   a line for each picture of a folder\n  xebec infer sentiment --text \"what a day\"\n  xebec infer fraud-mlp --csv transactions.csv --without fraud --out scored.csv\n  xebec infer fraud-mlp --parquet month.parquet --out scored.parquet --resume\n\nWith --out, Ctrl-C and whatever else ends it leave what is done; --resume goes on there.\nExit status 0: all was answered. 1: something failed, and the text says what. 64: the flags are wrong. 130: Ctrl-C."
     )]
     Infer(infer::InferArgs),
     /// Put load on a server of the Open Inference Protocol and report latencies and throughput.
@@ -152,7 +152,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => with_config(serve.flags, None),
         Command::Up(up) => with_config(up.flags, Some(up.folder)),
-        Command::Infer(args) => infer::command(&args).map(|()| ExitCode::SUCCESS),
+        Command::Infer(args) => infer::command(&args),
         Command::Bench(args) => bench::command(&args).map(|()| ExitCode::SUCCESS),
         Command::Tune(args) => tune::command(&args),
         Command::Doctor(args) => doctor::command(&args),

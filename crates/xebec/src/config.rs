@@ -145,6 +145,8 @@ pub struct Config {
     pub model_memory: Option<u64>,
     /// Bytes of answers that are kept.
     pub cache: u64,
+    /// Bytes of tensors that graphs may keep between their steps.
+    pub graph_memory: u64,
     /// Runs take turns, and there is so much of these resources.
     pub rate_limit: Option<Vec<Declared>>,
     /// A model that cannot be served ends the server.
@@ -392,6 +394,7 @@ impl<'a> Reader<'a> {
             loaders: self.count("model-load-thread-count", 1, 64),
             model_memory: Some(self.count("model-memory-budget", 0, usize::MAX) as u64).filter(|n| *n > 0),
             cache: self.count("response-cache-size", 0, usize::MAX) as u64,
+            graph_memory: self.count("graph-memory", 0, usize::MAX) as u64,
             rate_limit: self.rate_limit(),
             exit_on_error: self.flag("exit-on-error"),
             strict_readiness: self.flag("strict-readiness"),

@@ -1,16 +1,43 @@
 //! The YAML of `xebec up`: every `*.yaml` and `*.yml` of a folder and its direct subfolders.
 use crate::config::{Faults, yaml_options, yaml_said};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use xebec_core::resource::{API_VERSION, InferenceService, InferenceServiceSpec, Metadata};
-use xebec_engine::repository::Candidate;
+use xebec_core::resource::{API_VERSION, InferenceGraph, InferenceService, Metadata};
+use xebec_engine::repository::{Candidate, RepositoryError};
 
-const KIND: &str = "InferenceService";
+const SERVICE: &str = "InferenceService";
+const GRAPH: &str = "InferenceGraph";
 
-/// Reads the services of a folder, noting everything that is wrong.
+/// A document that was read.
+enum Resource {
+    Service(InferenceService),
+    Graph(InferenceGraph),
+}
+
+impl Resource {
+    fn name(&self) -> &str {
+        match self {
+            Self::Service(service) => &service.metadata.name,
+            Self::Graph(graph) => &graph.metadata.name,
+        }
+    }
+
+    /// The models that it describes.
+    fn candidates(&self, base: &Path) -> Result<Vec<Candidate>, RepositoryError> {
+        match self {
+            Self::Service(service) => Candidate::from_service(service, base).map(|candidate| vec![candidate]),
+            Self::Graph(graph) => Candidate::from_graph(graph, base),
+        }
+    }
+}
+
+/// Reads the services and graphs of a folder, noting everything that is wrong.
 pub fn read(folder: &Path, faults: &mut Faults) -> Vec<Candidate> {
     let files = match yaml_files(folder) {
         Ok(files) => files,
@@ -22,40 +49,50 @@ pub fn read(folder: &Path, faults: &mut Faults) -> Vec<Candidate> {
     let mut places: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut candidates = Vec::new();
     for file in &files {
-        for service in documents(file, faults) {
-            let name = service.metadata.name.clone();
-            if let Some(first) = places.insert(name.clone(), file.clone()) {
-                faults.add(format!(
-                    "two services are called '{name}': in {} and in {}",
-                    first.display(),
-                    file.display()
-                ));
-                continue;
-            }
-            match Candidate::from_service(&service, file.parent().unwrap_or(folder)) {
-                Ok(candidate) => match folder_of(&candidate) {
+        for resource in documents(file, faults) {
+            let name = resource.name().to_owned();
+            let found = match resource.candidates(file.parent().unwrap_or(folder)) {
+                Ok(found) => found,
+                Err(error) => {
+                    faults.add(format!("{}: {}", file.display(), chain(&error)));
+                    continue;
+                }
+            };
+            for candidate in found {
+                let called = candidate.name.to_string();
+                if let Some(first) = places.insert(called.clone(), file.clone()) {
+                    faults.add(format!(
+                        "two services are called '{called}': in {} and in {}",
+                        first.display(),
+                        file.display()
+                    ));
+                    continue;
+                }
+                match folder_of(&candidate) {
                     Some(path) => faults.add(format!(
                         "{}: service '{name}': spec.model.uri names the folder {}; name the .onnx file in it",
                         file.display(),
                         path.display()
                     )),
                     None => candidates.push(candidate),
-                },
-                Err(error) => faults.add(format!("{}: {}", file.display(), chain(&error))),
+                }
             }
         }
     }
     if places.is_empty() && faults.is_empty() {
         faults.add(format!(
-            "no InferenceService in {} or its direct subfolders; a file begins with\n      apiVersion: {API_VERSION}\n      kind: {KIND}",
+            "no InferenceService in {} or its direct subfolders; a file begins with\n      apiVersion: {API_VERSION}\n      kind: {SERVICE}",
             folder.display()
         ));
     }
     candidates
 }
 
-/// The model's path, if it is a folder.
+/// The path of a model that is made of a file, if it is a folder.
 fn folder_of(candidate: &Candidate) -> Option<&PathBuf> {
+    if candidate.is_of_no_file().is_some() {
+        return None;
+    }
     candidate.versions.values().find(|path| path.is_dir())
 }
 
@@ -89,8 +126,8 @@ fn yaml_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The services of a file. Each document is read by itself, so that a fault in one does not hide those of the next.
-fn documents(file: &Path, faults: &mut Faults) -> Vec<InferenceService> {
+/// What a file describes. Each document is read by itself, so that a fault in one does not hide those of the next.
+fn documents(file: &Path, faults: &mut Faults) -> Vec<Resource> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) => {
@@ -98,19 +135,19 @@ fn documents(file: &Path, faults: &mut Faults) -> Vec<InferenceService> {
             return Vec::new();
         }
     };
-    let mut services = Vec::new();
+    let mut all = Vec::new();
     for (index, document) in split(&text).iter().enumerate() {
-        match service(document) {
-            Ok(service) => services.extend(service),
+        match resource(document) {
+            Ok(found) => all.extend(found),
             Err(fault) => {
                 let whose = fault
-                    .service
+                    .whose
                     .map_or_else(|| format!("document {}", index + 1), |name| format!("service '{name}'"));
                 faults.add(format!("{}: {whose}: {}", file.display(), fault.text));
             }
         }
     }
-    services
+    all
 }
 
 /// Divides a stream of YAML at its markers, which stand at the begin of a line and nowhere else. Blank lines take the
@@ -141,7 +178,7 @@ fn is_bare(document: &str) -> bool {
 
 /// What is wrong with a document, and whose it is.
 struct Fault {
-    service: Option<String>,
+    whose: Option<String>,
     text: String,
 }
 
@@ -166,38 +203,49 @@ struct HeadMetadata {
 /// The whole document. Not a type with a tag: the place of an error would be lost.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Document {
+struct Document<S> {
     api_version: String,
     #[serde(rename = "kind")]
     _kind: IgnoredAny,
     metadata: Metadata,
-    spec: InferenceServiceSpec,
+    spec: S,
 }
 
-/// The service that a document describes; `None` if it is empty.
-fn service(document: &str) -> Result<Option<InferenceService>, Fault> {
-    let fault = |service: Option<&str>, text: String| Fault { service: service.map(str::to_owned), text };
+/// What a document describes; `None` if it is empty.
+fn resource(document: &str) -> Result<Option<Resource>, Fault> {
+    let fault = |whose: Option<&str>, text: String| Fault { whose: whose.map(str::to_owned), text };
     let read = |error: serde_saphyr::Error| yaml_said(&error);
     let head: Option<Head> = serde_saphyr::from_str_with_options(document, yaml_options())
         .map_err(|error| fault(None, read(error)))?;
     let Some(head) = head else { return Ok(None) };
     let name = head.metadata.as_ref().and_then(|metadata| metadata.name.as_deref());
     match (head.api_version.as_deref(), head.kind.as_deref()) {
-        (Some(API_VERSION), Some(KIND)) => (),
+        (Some(API_VERSION), Some(SERVICE)) => {
+            let whole = whole(document).map_err(|text| fault(name, text))?;
+            let Document { api_version, metadata, spec, .. } = whole;
+            Ok(Some(Resource::Service(InferenceService { api_version, metadata, spec })))
+        }
+        (Some(API_VERSION), Some(GRAPH)) => {
+            let whole = whole(document).map_err(|text| fault(name, text))?;
+            let Document { api_version, metadata, spec, .. } = whole;
+            Ok(Some(Resource::Graph(InferenceGraph { api_version, metadata, spec })))
+        }
         (Some(API_VERSION), Some(kind)) => {
-            return Err(fault(name, format!("kind is '{kind}', but this version has {KIND} alone")));
+            Err(fault(name, format!("kind is '{kind}', but this version has {SERVICE} and {GRAPH} alone")))
         }
-        (Some(API_VERSION), None) => return Err(fault(name, format!("kind is missing; write kind: {KIND}"))),
+        (Some(API_VERSION), None) => {
+            Err(fault(name, format!("kind is missing; write kind: {SERVICE} or {GRAPH}")))
+        }
         (Some(version), _) => {
-            return Err(fault(name, format!("apiVersion is '{version}', but must be {API_VERSION}")));
+            Err(fault(name, format!("apiVersion is '{version}', but must be {API_VERSION}")))
         }
-        (None, _) => {
-            return Err(fault(name, format!("apiVersion is missing; write apiVersion: {API_VERSION}")));
-        }
+        (None, _) => Err(fault(name, format!("apiVersion is missing; write apiVersion: {API_VERSION}"))),
     }
-    let whole: Result<Document, _> = serde_saphyr::from_str_with_options(document, yaml_options());
-    let Document { api_version, metadata, spec, .. } = whole.map_err(|error| fault(name, read(error)))?;
-    Ok(Some(InferenceService { api_version, metadata, spec }))
+}
+
+/// The whole document, now that its kind is known.
+fn whole<S: DeserializeOwned>(document: &str) -> Result<Document<S>, String> {
+    serde_saphyr::from_str_with_options(document, yaml_options()).map_err(|error| yaml_said(&error))
 }
 
 #[cfg(test)]
@@ -217,7 +265,7 @@ mod tests {
 
     fn document(name: &str, model: &str) -> String {
         format!(
-            "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: {name}}}\nspec:\n  model: {{{model}}}\n"
+            "apiVersion: {API_VERSION}\nkind: {SERVICE}\nmetadata: {{name: {name}}}\nspec:\n  model: {{{model}}}\n"
         )
     }
 
@@ -253,7 +301,9 @@ mod tests {
         let found = faults(&format!("apiVersion: {API_VERSION}\nkind: Tenant\n"));
         assert_eq!(
             found,
-            ["a.yaml: document 1: kind is 'Tenant', but this version has InferenceService alone"]
+            [
+                "a.yaml: document 1: kind is 'Tenant', but this version has InferenceService and InferenceGraph alone"
+            ]
         );
         assert!(faults("kind: InferenceService\n")[0].contains("apiVersion is missing"));
     }

@@ -30,7 +30,8 @@ pub(crate) fn of_request(body: &Value) -> anyhow::Result<Vec<Input>> {
     inputs.iter().map(one).collect()
 }
 
-fn one(input: &Value) -> anyhow::Result<Input> {
+/// One input, or output, of a v2 request or answer.
+pub(crate) fn one(input: &Value) -> anyhow::Result<Input> {
     let text = |key: &str| {
         input.get(key).and_then(Value::as_str).with_context(|| format!("an input has no '{key}'"))
     };

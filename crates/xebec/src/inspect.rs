@@ -53,7 +53,7 @@ pub fn command(args: &InspectArgs) -> anyhow::Result<()> {
         let local = Local::start(args.onnxruntime_library.as_deref())?;
         let bar = spinner();
         let told = |rows: u32| bar.set_message(format!("running {rows} rows"));
-        let costs = inspect::cost(local.backend(), &candidate, version, &local.settings, &told);
+        let costs = inspect::cost(&**local.backend(), &candidate, version, &local.settings, &told);
         bar.finish_and_clear();
         report.engine = Some(local.engine());
         match costs {

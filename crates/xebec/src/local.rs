@@ -41,7 +41,7 @@ impl Local {
         let config = settings(library)?;
         logging::start(&config, std::io::stderr);
         let backend = backend::choose(&config.search)?;
-        let settings = Settings::new(config.defaults);
+        let settings = with_steps(Settings::new(config.defaults));
         Ok(Self { backend, settings })
     }
 
@@ -52,7 +52,7 @@ impl Local {
     pub(crate) fn settings() -> anyhow::Result<Settings> {
         let config = settings(None)?;
         logging::start(&config, std::io::stderr);
-        Ok(Settings::new(config.defaults))
+        Ok(with_steps(Settings::new(config.defaults)))
     }
 
     /// The engine, for people.
@@ -62,8 +62,8 @@ impl Local {
     }
 
     /// The engine itself.
-    pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
     }
 
     /// The same engine behind another backend.
@@ -76,6 +76,9 @@ impl Local {
     /// # Errors
     /// The file is no model, or the engine refuses it.
     pub(crate) fn graph(&self, candidate: &Candidate) -> anyhow::Result<Graph> {
+        if let Some(what) = candidate.is_of_no_file() {
+            bail!("'{}' is {what}: it has no file of its own; name one of its models", candidate.name);
+        }
         let version = newest(candidate)?;
         let path = candidate.versions.get(&version).context("the model has no version")?;
         let named = || path.display().to_string();
@@ -112,6 +115,10 @@ pub(crate) struct Graph {
     pub(crate) external: Vec<PathBuf>,
     /// Size, with external data.
     pub(crate) bytes: u64,
+}
+
+fn with_steps(settings: Settings) -> Settings {
+    Settings { steps: Some(Arc::new(xebec_steps::Library)), ..settings }
 }
 
 fn settings(library: Option<&Path>) -> anyhow::Result<Config> {

@@ -122,6 +122,7 @@ impl Sources {
             page.family(&names::MODEL_MEMORY).add(&[], used);
             page.family(&names::MODEL_MEMORY_LIMIT).add(&[], limit);
         }
+        page.family(&names::GRAPH_MEMORY).add(&[], self.catalog.graph_memory().0);
         if let Some(cache) = self.catalog.cache() {
             page.family(&names::CACHE_BYTES).add(&[], u64::try_from(cache.bytes.get()).unwrap_or(0));
             page.family(&names::CACHE_ENTRIES).add(&[], u64::try_from(cache.entries.get()).unwrap_or(0));

@@ -90,6 +90,8 @@ fn serve(config: &Config, services: Option<Vec<Candidate>>, lines: &Arc<Lines>) 
         memory: config.model_memory,
         uploads: config.uploads,
         cache: config.cache,
+        graph_memory: config.graph_memory,
+        steps: Some(Arc::new(xebec_steps::Library)),
         limiter: config.rate_limit.clone().map(|declared| Arc::new(Limiter::new(declared))),
         ..CatalogSettings::new(config.defaults)
     };

@@ -67,6 +67,7 @@ families! {
     MODEL_EVICTIONS = Counter "xebec_engine_model_evictions_total" [] "Models sent out of memory to make room for others";
     MODEL_MEMORY = Gauge "xebec_engine_model_memory_bytes" [] "Memory that models take, by the size of their files for each session; only with a limit";
     MODEL_MEMORY_LIMIT = Gauge "xebec_engine_model_memory_limit_bytes" [] "Memory that all models together may take; only with a limit";
+    GRAPH_MEMORY = Gauge "xebec_engine_graph_memory_bytes" [] "Memory of the tensors that graphs keep between their steps";
     CACHE_BYTES = Gauge "xebec_engine_response_cache_bytes" [] "Memory of the answers that are kept";
     CACHE_ENTRIES = Gauge "xebec_engine_response_cache_entries" [] "Answers that are kept";
     CACHE_EVICTIONS = Counter "xebec_engine_response_cache_evictions_total" [] "Answers that went to make room for others";

@@ -83,6 +83,7 @@ fn request(data: &'static [u8]) -> InferRequest {
         priority: 0,
         sequence: None,
         streamed: false,
+        headers: Vec::new(),
         received: Instant::now(),
         trace: None,
     }

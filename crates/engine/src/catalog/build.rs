@@ -3,7 +3,7 @@
 //! Invariant: what serves was made from files that stayed as they were from the first read to the end: a file that is
 //! replaced meanwhile is read again.
 use super::{
-    CatalogError, Settings,
+    CatalogError, Core, Settings,
     budget::{Budget, Lease, Neighbours, NoLease},
     entry::{Entry, Loaded, Remembered, State, Wanted},
     reason::Reason,
@@ -11,10 +11,19 @@ use super::{
 use crate::{
     aside::{aside, patience},
     backend::{Backend, LoadError, Model, Signature, Stream},
+    builtin::{self, Builtin},
     cache::{Cache, Cached},
+    graph::{
+        DEEPEST, Graph, MOST_RUNS, Parts,
+        choice::{By, Chance, Choice, Test, Way},
+        node::{self, Node, NodeStep},
+        plan::{self as graph, Member},
+    },
+    mapped::Folder,
     onnx,
     repository::{
-        Candidate, agents, complete,
+        Candidate, agents,
+        complete::{self, Misfit},
         config::{self, Idle},
         read,
         stamp::Stamp,
@@ -26,10 +35,18 @@ use crate::{
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicUsize},
     time::Instant,
 };
-use xebec_core::{Version, metrics::ModelMetrics, model_config::ModelConfig, port::Upstream};
+use xebec_core::{
+    ModelInfo, Version,
+    metrics::ModelMetrics,
+    model::TensorInfo,
+    model_config::{ModelConfig, model_config::SchedulingChoice},
+    port::{Extent, Upstream},
+    resource::RouterType,
+    step::Recipe,
+};
 
 /// How often files are read again that were replaced while they were loaded.
 const TRIES: usize = 3;
@@ -47,6 +64,8 @@ pub(super) struct Builder<'a> {
     pub(super) entry: &'a Arc<Entry>,
     pub(super) wanted: &'a Arc<Wanted>,
     pub(super) around: &'a dyn Neighbours,
+    /// Where the members of a graph are; `None` where there are no other models.
+    pub(super) core: Option<&'a Core>,
 }
 
 /// A version that is loaded without a budget needs nobody's room.
@@ -76,8 +95,13 @@ pub fn start(
 ) -> Result<Arc<Served>, CatalogError> {
     let entry = &Arc::new(Entry::new(candidate.name.clone()));
     let wanted = &Arc::new(Wanted::new(candidate.clone()));
-    let builder = Builder { backend, settings, budget: None, cache: None, entry, wanted, around: &Alone };
-    builder.build(version).map(|loaded| loaded.served)
+    let builder =
+        Builder { backend, settings, budget: None, cache: None, entry, wanted, around: &Alone, core: None };
+    builder.build(version)?.served.ok_or_else(|| no_runs().into())
+}
+
+fn no_runs() -> Misfit {
+    Misfit::new("it is a graph of other models and has no runs of its own; name one of its models".into())
 }
 
 /// What an engine has read of a version.
@@ -98,7 +122,8 @@ struct Parsed {
 
 /// A version that runs.
 struct Started {
-    served: Arc<Served>,
+    upstream: Arc<dyn Upstream>,
+    served: Option<Arc<Served>>,
     sequenced: Option<Arc<Sequenced>>,
     metrics: Arc<ModelMetrics>,
     lease: Option<Arc<Lease>>,
@@ -122,13 +147,9 @@ impl Builder<'_> {
                 tracing::info!(path = %path.display(), "replaced while it was loaded");
                 continue;
             }
-            let Started { served, sequenced, metrics, lease } = outcome?;
+            let Started { upstream, served, sequenced, metrics, lease } = outcome?;
             let load_us = i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX);
-            served.metrics().load_us.set(load_us);
-            let upstream: Arc<dyn Upstream> = match &sequenced {
-                Some(sequenced) => Arc::<Sequenced>::clone(sequenced),
-                None => Arc::<Served>::clone(&served),
-            };
+            metrics.load_us.set(load_us);
             let upstream = self.kept(upstream);
             let wanted = Arc::clone(self.wanted);
             let remembered = Remembered::of(&*upstream, metrics).into();
@@ -155,6 +176,15 @@ impl Builder<'_> {
     }
 
     fn start(&self, version: Version, path: &Path, stamp: &mut Stamp) -> Result<Started, CatalogError> {
+        if let Some(node) = &self.wanted.candidate.node {
+            return self.start_node(version, node);
+        }
+        if let Some(config) = self.wanted.candidate.graph() {
+            return self.start_graph(version, config);
+        }
+        if let Some(config) = self.wanted.candidate.step() {
+            return self.start_step(version, config, path, stamp);
+        }
         let Files { graph, bytes, lease } = self.read(path, stamp)?;
         let candidate = &self.wanted.candidate;
         let defaults = &self.settings.defaults;
@@ -184,7 +214,144 @@ impl Builder<'_> {
         let layer = |(plan, _)| Sequenced::start(Arc::clone(&served), plan);
         let threads = |error: std::io::Error| LoadError::Threads { message: error.to_string() };
         let sequenced = stateful.map(layer).transpose().map_err(threads)?;
-        Ok(Started { served, sequenced, metrics, lease })
+        let upstream: Arc<dyn Upstream> = match &sequenced {
+            Some(sequenced) => Arc::<Sequenced>::clone(sequenced),
+            None => Arc::<Served>::clone(&served),
+        };
+        Ok(Started { upstream, served: Some(served), sequenced, metrics, lease })
+    }
+
+    /// A graph is of models that are served already.
+    fn start_graph(&self, version: Version, config: &ModelConfig) -> Result<Started, CatalogError> {
+        let core = self.members()?;
+        let find = |member: &Member| core.member(member);
+        let planned = graph::plan(&self.entry.name, version, config, &find)?;
+        let metrics = self.entry.metrics(version, &complete::bounds(config)?);
+        let graph = self.graph(core, planned, config, &metrics)?;
+        Ok(self.started(graph, metrics))
+    }
+
+    /// A node of an `InferenceGraph` is a graph, or several of one step of which a request takes one.
+    fn start_node(&self, version: Version, node: &Node) -> Result<Started, CatalogError> {
+        let core = self.members()?;
+        let find = |member: &Member| core.member(member);
+        let config = ModelConfig::default();
+        let metrics = self.entry.metrics(version, &complete::bounds(&config)?);
+        let graph = |steps: &[&NodeStep]| -> Result<Graph, CatalogError> {
+            let (drawn, outputs) = node::drawn(steps, node.router, &node.outputs, &find)?;
+            let planned = graph::plan_node(&self.entry.name, version, &drawn.step, &outputs, &find)?;
+            let scheduling = SchedulingChoice::EnsembleScheduling(drawn);
+            let config = ModelConfig { scheduling_choice: Some(scheduling), ..config.clone() };
+            self.graph(core, planned, &config, &metrics)
+        };
+        let by = match node.router {
+            RouterType::Sequence | RouterType::Ensemble => {
+                let steps: Vec<&NodeStep> = node.steps.iter().collect();
+                return Ok(self.started(graph(&steps)?, metrics));
+            }
+            RouterType::Switch => By::Condition,
+            RouterType::Splitter => By::Chance(Chance::new()),
+        };
+        let graphs =
+            node.steps.iter().map(|step| graph(&[step])).collect::<Result<Vec<Graph>, CatalogError>>()?;
+        let inputs: Vec<TensorInfo> = graphs.iter().flat_map(|graph| graph.info().inputs.clone()).collect();
+        let way = |(step, graph): (&NodeStep, Graph)| -> Result<Way, CatalogError> {
+            let test = step.when.as_ref().map(|when| Test::read(when, &inputs));
+            let when = test.transpose().map_err(|error| error.within(&step.label))?;
+            Ok(Way { label: step.label.clone(), graph, when, weight: step.weight })
+        };
+        let ways = node.steps.iter().zip(graphs).map(way).collect::<Result<Vec<Way>, CatalogError>>()?;
+        let choice =
+            Choice::new(ways, by, Arc::clone(&metrics), |info| complete::graph_config(info, &config))?;
+        Ok(self.started(choice, metrics))
+    }
+
+    /// Where the members of a graph are.
+    fn members(&self) -> Result<&Core, CatalogError> {
+        let core = self.core.ok_or_else(no_runs)?;
+        core.check_cycle(&self.wanted.candidate)?;
+        if core.lacks_room_for(&self.wanted.candidate) {
+            return Err(CatalogError::NoMemory);
+        }
+        Ok(core)
+    }
+
+    fn graph(
+        &self,
+        core: &Core,
+        (plan, info): (graph::Plan, ModelInfo),
+        config: &ModelConfig,
+        metrics: &Arc<ModelMetrics>,
+    ) -> Result<Graph, CatalogError> {
+        let find = |member: &Member| core.member(member);
+        let labels = complete::graph_labels(&self.wanted.candidate, config, &plan, &info, &find)?;
+        let mut headers: Vec<Box<str>> = Vec::new();
+        for step in &plan.steps {
+            headers.extend(find(&step.member)?.headers().iter().cloned());
+        }
+        headers.sort();
+        headers.dedup();
+        let mut extent = Extent { depth: 1, runs: 0 };
+        for step in &plan.steps {
+            let Extent { depth, runs } = find(&step.member)?.extent();
+            extent.depth = extent.depth.max(depth.saturating_add(1));
+            extent.runs = extent.runs.saturating_add(runs);
+        }
+        if extent.depth > DEEPEST || extent.runs > MOST_RUNS {
+            return Err(Misfit::new(format!(
+                "graphs are {} deep within each other with {} runs of models for a request; at most {DEEPEST} and {MOST_RUNS} may be",
+                extent.depth, extent.runs
+            ))
+            .into());
+        }
+        Ok(Graph::new(Parts {
+            config: complete::graph_config(&info, config),
+            members: Weak::<Core>::clone(&core.itself),
+            memory: Arc::clone(&core.graphs),
+            metrics: Arc::clone(metrics),
+            info,
+            plan,
+            labels,
+            headers,
+            extent,
+        }))
+    }
+
+    fn started(&self, graph: impl Upstream + 'static, metrics: Arc<ModelMetrics>) -> Started {
+        let version = graph.info().version.get();
+        tracing::info!(model = %self.entry.name, version, "graph is ready");
+        Started { upstream: Arc::new(graph), served: None, sequenced: None, metrics, lease: None }
+    }
+
+    /// A built-in step, with the files of its version if it has any.
+    fn start_step(
+        &self,
+        version: Version,
+        config: &ModelConfig,
+        path: &Path,
+        stamp: &mut Stamp,
+    ) -> Result<Started, CatalogError> {
+        let candidate = &self.wanted.candidate;
+        let (kind, settings) = complete::step_settings(config)?;
+        let none = || Misfit::new("this server has no built-in steps".into());
+        let steps = self.settings.steps.as_ref().ok_or_else(none)?;
+        let files = Folder::new(&candidate.root, path);
+        let step = steps.open(Recipe { kind: &kind, settings: &settings, files: &files });
+        stamp.extend(files.opened());
+        let step = step.map_err(Misfit::new)?;
+        let info = complete::step_info(candidate, version, config, &*step)?;
+        let metrics = self.entry.metrics(version, &complete::bounds(config)?);
+        let upstream = Arc::new(Builtin::new(builtin::Parts {
+            config: complete::graph_config(&info, config),
+            labels: complete::labels(candidate.folder.as_deref(), config)?,
+            metrics: Arc::clone(&metrics),
+            step,
+            max_queue: self.settings.defaults.max_queue,
+            waiting: AtomicUsize::new(0),
+            info,
+        }));
+        tracing::info!(model = %candidate.name, version = version.get(), step = kind, "step is ready");
+        Ok(Started { upstream, served: None, sequenced: None, metrics, lease: None })
     }
 
     fn idle(&self) -> Vec<Idle> {

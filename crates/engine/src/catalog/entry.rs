@@ -10,7 +10,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -21,8 +21,9 @@ use tempfile::TempDir;
 use xebec_core::{
     InferError, InferRequest, ModelInfo, ModelName, Permit, Version, VersionLabels,
     metrics::{Bounds, ModelMetrics},
+    model::TensorInfo,
     model_config::ModelConfig,
-    port::{Done, ModelRow, ModelState, Reply, Upstream},
+    port::{Done, Extent, ModelRow, ModelState, Reply, Upstream},
 };
 
 use super::{CatalogError, budget::Lease, order::Built, reason::Reason};
@@ -89,12 +90,28 @@ pub(super) struct Asleep {
 pub(super) struct Remembered {
     info: ModelInfo,
     config: ModelConfig,
+    /// Of each output that has any.
+    labels: BTreeMap<String, Box<[Box<str>]>>,
+    headers: Box<[Box<str>]>,
+    extent: Extent,
     metrics: Arc<ModelMetrics>,
 }
 
 impl Remembered {
     pub(super) fn of(upstream: &dyn Upstream, metrics: Arc<ModelMetrics>) -> Self {
-        Self { info: upstream.info().clone(), config: upstream.config().clone(), metrics }
+        let labels =
+            |output: &TensorInfo| Some((output.name.to_string(), upstream.labels(&output.name).into()));
+        let mut labels: BTreeMap<String, Box<[Box<str>]>> =
+            upstream.info().outputs.iter().filter_map(labels).collect();
+        labels.retain(|_, labels| !labels.is_empty());
+        Self {
+            info: upstream.info().clone(),
+            config: upstream.config().clone(),
+            labels,
+            headers: upstream.headers().into(),
+            extent: upstream.extent(),
+            metrics,
+        }
     }
 }
 
@@ -107,8 +124,20 @@ impl Upstream for Remembered {
         &self.config
     }
 
+    fn labels(&self, output: &str) -> &[Box<str>] {
+        self.labels.get(output).map(|labels| &**labels).unwrap_or_default()
+    }
+
     fn metrics(&self) -> &ModelMetrics {
         &self.metrics
+    }
+
+    fn headers(&self) -> &[Box<str>] {
+        &self.headers
+    }
+
+    fn extent(&self) -> Extent {
+        self.extent
     }
 
     fn submit(&self, _: &Permit, _: InferRequest, reply: Reply) {
@@ -133,8 +162,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 pub(super) struct Loaded {
     /// What callers talk to.
     pub(super) upstream: Arc<dyn Upstream>,
-    /// The model itself.
-    pub(super) served: Arc<Served>,
+    /// The model itself; `None` of a graph, which is of other models.
+    pub(super) served: Option<Arc<Served>>,
     /// The layer of a stateful model.
     pub(super) sequenced: Option<Arc<Sequenced>>,
     /// What stays of it when it goes out of memory.
@@ -146,9 +175,16 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Whether a panic in a run has left it unable to answer.
+    pub(super) fn is_broken(&self) -> bool {
+        self.served.as_ref().is_some_and(|served| served.is_broken())
+    }
+
     /// Whether it would be loaded from the same files in the same way.
     pub(super) fn is_of(&self, wanted: &Wanted, version: Version) -> bool {
-        !self.served.is_broken() && self.wanted.is_same(wanted, version) && self.stamp.is_current()
+        // A graph is of what its members are now, and costs little to be planned again.
+        let is_graph = !wanted.candidate.members().is_empty();
+        !is_graph && !self.is_broken() && self.wanted.is_same(wanted, version) && self.stamp.is_current()
     }
 }
 
@@ -181,6 +217,11 @@ impl Asleep {
         Self { wanted: Arc::clone(&loaded.wanted), memory, trouble: None }
     }
 
+    /// Whether it is known what it is.
+    pub(super) fn was_loaded(&self) -> bool {
+        self.memory.is_some()
+    }
+
     /// Whether a load may be tried.
     pub(super) fn may_try(&self, now: Instant) -> bool {
         self.trouble.as_ref().is_none_or(|trouble| trouble.until <= now)
@@ -207,7 +248,7 @@ impl State {
     /// Whether requests get there, if only when it is back in memory.
     pub(super) fn serves(&self) -> bool {
         match self {
-            Self::Ready(loaded) => !loaded.served.is_broken(),
+            Self::Ready(loaded) => !loaded.is_broken(),
             Self::Asleep(asleep) => asleep.trouble.is_none() || asleep.may_try(Instant::now()),
             Self::Loading | Self::Unloading | Self::Unavailable(_) => false,
         }
@@ -274,6 +315,16 @@ impl Entry {
         news
     }
 
+    /// What it is of, if it is a graph that is not in memory.
+    pub(super) fn members(&self) -> Vec<ModelName> {
+        let face = self.face.load();
+        let mut all: Vec<ModelName> =
+            face.asleep().flat_map(|(_, asleep)| asleep.wanted.candidate.members()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// Notes a request.
     pub(super) fn touch(&self, now: u64) {
         self.used.store(now, Relaxed);
@@ -323,7 +374,7 @@ impl Face {
     fn state(&self, state: &State) -> ModelState {
         match state {
             State::Loading => ModelState::Loading,
-            State::Ready(loaded) if loaded.served.is_broken() => ModelState::Unavailable(BROKEN.to_owned()),
+            State::Ready(loaded) if loaded.is_broken() => ModelState::Unavailable(BROKEN.to_owned()),
             State::Ready(_) => ModelState::Ready { note: self.note.clone() },
             State::Asleep(Asleep { trouble: Some(trouble), .. }) => {
                 ModelState::Unavailable(trouble.reason.full.clone())
@@ -347,7 +398,7 @@ impl Face {
             State::Asleep(asleep) => asleep.trouble.as_ref().map(|trouble| trouble.reason.clone()),
             State::Loading => Some(Reason::plain("it is still being loaded")),
             State::Unloading => Some(Reason::plain("it is being unloaded")),
-            State::Ready(loaded) => loaded.served.is_broken().then(|| Reason::plain(BROKEN)),
+            State::Ready(loaded) => loaded.is_broken().then(|| Reason::plain(BROKEN)),
         });
         let fault = || self.fault.clone();
         said.or_else(fault).unwrap_or_else(|| Reason::plain("it has not been loaded"))
@@ -418,6 +469,13 @@ impl Face {
     }
 
     /// Versions that a request loads.
+    /// Members of what is served, if it is a graph.
+    pub(super) fn made_of(&self) -> BTreeSet<ModelName> {
+        let ready = self.ready().map(|(_, loaded)| &loaded.wanted);
+        let asleep = self.asleep().map(|(_, asleep)| &asleep.wanted);
+        ready.chain(asleep).flat_map(|wanted| wanted.candidate.members()).collect()
+    }
+
     pub(super) fn asleep(&self) -> impl Iterator<Item = (Version, &Asleep)> {
         self.versions.iter().filter_map(|(version, state)| match state {
             State::Asleep(asleep) => Some((*version, asleep)),
@@ -438,7 +496,8 @@ impl Face {
 
     fn may_all(&self, may: impl Fn(&Loaded) -> bool) -> bool {
         let mut ready = self.ready().peekable();
-        ready.peek().is_some() && ready.all(|(_, loaded)| may(loaded))
+        // A graph takes no room.
+        ready.peek().is_some() && ready.all(|(_, loaded)| loaded.served.is_some() && may(loaded))
     }
 }
 

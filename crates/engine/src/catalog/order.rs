@@ -21,44 +21,100 @@ use std::{
     },
     time::Instant,
 };
-use xebec_core::{InferError, ModelName, Version, VersionLabels, port::Overrides};
+use xebec_core::{
+    InferError, ModelName, Version, VersionLabels,
+    port::{Done, Overrides},
+};
 
 /// What a loader is to do with a model.
 pub(super) enum Order {
-    /// Serve what a scan found.
-    Load(Box<Candidate>),
-    /// Serve what is there now, with what a caller says.
-    Bring(Overrides),
+    /// Serve what was found.
+    Serve(Box<Wanted>),
+    /// Serve what is there now, with what a caller says; for a graph that waits for it, or for one of one.
+    Bring(Overrides, Vec<ModelName>),
     /// Serve nothing of it any more.
     Unload,
     /// Serve nothing of it and take it off the list: it is not there any more.
     Forget,
     /// Say why it cannot be served, unless it is.
     Fault(RepositoryError),
-    /// Load what is wanted and not in memory.
-    Wake,
+    /// Load what is wanted and not in memory, behind the orders for these models.
+    Wake(Vec<ModelName>),
+}
+
+impl Order {
+    /// The one that serves a candidate.
+    pub(super) fn serve(candidate: Candidate) -> Self {
+        Self::Serve(Box::new(Wanted::new(candidate)))
+    }
+
+    /// Models whose earlier orders come first.
+    pub(super) fn after(&self) -> Vec<ModelName> {
+        match self {
+            Self::Serve(wanted) => wanted.candidate.members().into_iter().collect(),
+            Self::Wake(members) => members.clone(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Core {
     /// Carries out orders until it is time to end.
     pub(super) fn work(&self) {
-        while let Some(Task { model, order, done }) = self.work.take() {
+        while let Some(Task { model, order, done, .. }) = self.work.take() {
             // At start there is nobody to give way to.
             if self.loaded.load(SeqCst) && self.backend.leaves_threads_to_the_nursery() {
                 give_way();
             }
             let outcome = catch_unwind(AssertUnwindSafe(|| self.carry_out(&model, order)));
-            self.work.finish(&model);
-            done(outcome.unwrap_or_else(|_| Err(InferError::Internal("a load panicked".into()))));
+            let outcome = outcome.unwrap_or_else(|_| Err(InferError::Internal("a load panicked".into())));
+            match outcome {
+                Ok(Carried::Out) => self.finish(&model, done, Ok(())),
+                Ok(Carried::On(wanted, members, path)) => self.split(&model, wanted, members, path, done),
+                Err(error) => self.finish(&model, done, Err(error)),
+            }
         }
     }
 
-    fn carry_out(&self, name: &ModelName, order: Order) -> Result<(), InferError> {
+    fn finish(&self, model: &ModelName, done: Done, outcome: Result<(), InferError>) {
+        self.work.finish(model);
+        done(outcome);
+    }
+
+    /// Has the members of a graph loaded first, and behind them the graph.
+    fn split(
+        &self,
+        model: &ModelName,
+        wanted: Box<Wanted>,
+        members: Vec<ModelName>,
+        path: Vec<ModelName>,
+        done: Done,
+    ) {
+        let bring = |member: ModelName| {
+            let order = Order::Bring(Overrides::default(), path.clone());
+            // What goes wrong stands in the list of models, and the graph says of which member.
+            Task { model: member, after: Vec::new(), order, done: Box::new(|_| ()) as Done }
+        };
+        let order = Order::Serve(wanted);
+        let graph = Task { model: model.clone(), after: order.after(), order, done };
+        let left = self.work.put_first(members.into_iter().map(bring).chain([graph]).collect());
+        self.work.finish(model);
+        left.into_iter().for_each(|task| (task.done)(Err(InferError::Draining)));
+    }
+
+    fn carry_out(&self, name: &ModelName, order: Order) -> Result<Carried, InferError> {
         match order {
-            Order::Load(candidate) => self.bring(name, Wanted::new(*candidate)),
-            Order::Bring(overrides) => {
+            Order::Serve(wanted) => self.bring(name, *wanted),
+            Order::Bring(overrides, mut path) => {
                 let wanted = self.source.find(name, &overrides, self.settings.uploads);
                 let wanted = wanted.inspect_err(|error| self.note(name, &error.to_string()))?;
+                path.push(name.clone());
+                // Who comes around is told so when it is loaded.
+                let mut members = self.unloaded_members(&wanted.candidate);
+                members.retain(|member| !path.contains(member));
+                if !members.is_empty() {
+                    return Ok(Carried::On(Box::new(wanted), members, path));
+                }
                 self.bring(name, wanted)
             }
             Order::Unload => self.unload(name),
@@ -71,8 +127,9 @@ impl Core {
                 self.note(name, &chain(&error));
                 Ok(())
             }
-            Order::Wake => self.wake_up(name),
+            Order::Wake(_) => self.wake_up(name),
         }
+        .map(|()| Carried::Out)
     }
 
     /// Loads what is new, then lets go of what is old. What cannot be loaded leaves in place what was served before.
@@ -93,6 +150,7 @@ impl Core {
         match built.iter().find_map(Built::error) {
             None => {
                 self.missing().remove(name);
+                self.plan_again(name);
                 Ok(())
             }
             Some((version, error)) => Err(source::refused(name, version, error)),
@@ -113,7 +171,8 @@ impl Core {
         let (backend, settings, budget) = (&*self.backend, &self.settings, self.budget.as_ref());
         let cache = self.cache.as_ref();
         let around = &Around { core: self, entry, done };
-        let builder = Builder { backend, settings, budget, cache, entry, wanted, around };
+        let core = Some(self);
+        let builder = Builder { backend, settings, budget, cache, entry, wanted, around, core };
         let built = builder.build(version);
         let outcome = if built.is_ok() { &self.residents.loads } else { &self.residents.failed_loads };
         outcome.add(1);
@@ -214,6 +273,13 @@ impl Core {
         tracing::info!(model = %entry.name, "model goes out of memory");
         true
     }
+}
+
+/// How an order was carried out.
+enum Carried {
+    Out,
+    /// It waits for these members of the graph that it is for; the graphs for which that one is loaded, with itself.
+    On(Box<Wanted>, Vec<ModelName>, Vec<ModelName>),
 }
 
 /// What is in memory while a version of a model is built, after others of the same order.

@@ -2,10 +2,10 @@
 //!
 //! A change is acted on when two looks, [`SETTLE`] apart, show the same: a folder that is being copied, or changes all
 //! the time, is left for the next round. Invariant: a round costs two scans, however often files change.
-use super::{Catalog, Core, Order};
+use super::{Catalog, Core, Order, members_first};
 use crate::repository::{Candidate, Scan, stamp::Stamp};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -119,22 +119,30 @@ fn look(core: &Core) -> Option<(Poll, Scan)> {
 /// Gives the orders that bring `names` to what a scan found, and waits until they are carried out.
 fn act(core: &Core, names: &BTreeSet<ModelName>, scan: Scan) {
     let (tell, told) = mpsc::sync_channel::<()>(0);
-    let mut candidates: HashMap<_, _> =
-        scan.candidates.into_iter().map(|candidate| (candidate.name.clone(), candidate)).collect();
+    // With a model come the graphs of it, also those that could not be served without it.
+    let (candidates, mut names) = (members_first(scan.candidates), names.clone());
+    for found in &candidates {
+        if found.members().iter().any(|member| names.contains(member)) {
+            names.insert(found.name.clone());
+        }
+    }
+    let candidates = candidates.into_iter().filter(|found| names.contains(&found.name));
+    let mut orders: Vec<(ModelName, Order)> =
+        candidates.map(|candidate| (candidate.name.clone(), Order::serve(candidate))).collect();
+    let found: HashSet<ModelName> = orders.iter().map(|(name, _)| name.clone()).collect();
     let mut faults: HashMap<_, _> = scan.faults.into_iter().collect();
-    for name in names {
-        let order = match (candidates.remove(name), faults.remove(name)) {
-            (Some(candidate), _) => Order::Load(Box::new(candidate)),
-            (None, Some(error)) => {
-                core.entries(std::iter::once(name));
-                Order::Fault(error)
-            }
-            (None, None) => Order::Forget,
-        };
+    for name in names.iter().filter(|name| !found.contains(*name)) {
+        let order = faults.remove(name).map_or(Order::Forget, |error| {
+            core.entries(std::iter::once(name));
+            Order::Fault(error)
+        });
+        orders.push((name.clone(), order));
+    }
+    for (name, order) in orders {
         let tell = tell.clone();
         // What went wrong has been logged and stands in the list of models.
         let done = Box::new(move |_: Result<(), InferError>| drop(tell));
-        core.put(name.clone(), order, done, usize::MAX);
+        core.put(name, order, done, usize::MAX);
     }
     drop(tell);
     // Ends when the last order has dropped its end.

@@ -1,5 +1,5 @@
 //! Orders that wait for a loader: one model's are carried out one after the other, those of different models side by
-//! side.
+//! side. An order for a graph waits until those that were given before it for its members have been carried out.
 //!
 //! Not here: what an order means (`catalog`).
 use std::{
@@ -11,6 +11,8 @@ use xebec_core::{ModelName, port::Done};
 /// Something to do with a model, and who is told.
 pub(super) struct Task<T> {
     pub(super) model: ModelName,
+    /// Models whose earlier orders come first.
+    pub(super) after: Vec<ModelName>,
     pub(super) order: T,
     pub(super) done: Done,
 }
@@ -59,6 +61,17 @@ impl<T> Work<T> {
         Ok(())
     }
 
+    /// Puts the orders that one has become before all others; those that nobody will do come back.
+    pub(super) fn put_first(&self, tasks: Vec<Task<T>>) -> Vec<Task<T>> {
+        let mut state = self.lock();
+        if state.stopped {
+            return tasks;
+        }
+        tasks.into_iter().rev().for_each(|task| state.waiting.push_front(task));
+        self.changed.notify_all();
+        Vec::new()
+    }
+
     /// Waits for the oldest order whose model is not worked on; `None` when it is time to end.
     pub(super) fn take(&self) -> Option<Task<T>> {
         let mut state = self.lock();
@@ -94,7 +107,13 @@ impl<T> Work<T> {
 
 impl<T> State<T> {
     fn next(&mut self) -> Option<Task<T>> {
-        let at = self.waiting.iter().position(|task| !self.busy.contains(&task.model))?;
+        // Models with an order that comes before the one that is looked at.
+        let mut earlier: HashSet<&ModelName> = self.busy.iter().collect();
+        let at = self.waiting.iter().position(|Task { model, after, .. }| {
+            let waits = earlier.contains(model) || after.iter().any(|model| earlier.contains(model));
+            earlier.insert(model);
+            !waits
+        })?;
         self.waiting.remove(at)
     }
 }
@@ -103,8 +122,12 @@ impl<T> State<T> {
 mod tests {
     use super::*;
 
+    fn name(model: &str) -> ModelName {
+        ModelName::parse(model).unwrap()
+    }
+
     fn task(model: &str, order: u32) -> Task<u32> {
-        Task { model: ModelName::parse(model).unwrap(), order, done: Box::new(|_| ()) }
+        Task { model: name(model), after: Vec::new(), order, done: Box::new(|_| ()) }
     }
 
     #[test]
@@ -125,5 +148,30 @@ mod tests {
         assert_eq!(work.stop().into_iter().map(|task| task.order).collect::<Vec<_>>(), [5]);
         assert!(work.take().is_none());
         assert_eq!(work.put(task("e", 6), 3).map_err(|(_, why)| why), Err(Refusal::Stopped));
+    }
+
+    #[test]
+    fn an_order_for_a_graph_waits_for_earlier_ones_of_its_members_and_its_own_for_it() {
+        let work = Work::new();
+        let graph = |order| Task { after: vec![name("a"), name("b")], ..task("g", order) };
+        for task in [task("a", 1), task("b", 2), graph(3), task("g", 4), task("a", 5), task("c", 6)] {
+            assert!(work.put(task, 9).is_ok());
+        }
+        let take = || work.take().unwrap().order;
+        assert_eq!([take(), take(), take()], [1, 2, 6]);
+        work.finish(&name("a"));
+        assert_eq!(take(), 5, "it was given behind the graph's, and does not wait for it");
+        work.finish(&name("a"));
+        work.finish(&name("b"));
+        assert_eq!(take(), 3);
+        work.finish(&name("g"));
+        assert!(
+            work.put_first(vec![task("d", 7), Task { after: vec![name("d")], ..task("g", 8) }]).is_empty()
+        );
+        assert_eq!(take(), 7);
+        work.finish(&name("d"));
+        assert_eq!([take()], [8]);
+        work.finish(&name("g"));
+        assert_eq!(take(), 4);
     }
 }

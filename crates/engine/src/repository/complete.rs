@@ -4,14 +4,16 @@
 use super::Candidate;
 use crate::{
     backend::{self, LoadOptions},
+    builtin,
+    graph::plan as graph,
     onnx::{self, Batchability},
     served::Plan,
 };
 use shapes::{Slot, fit, slots};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use xebec_core::{
-    ModelInfo, Version, error::dims_text, metrics::ModelMetrics, model_config::ModelConfig,
-    resource::Objective,
+    ModelInfo, Version, error::dims_text, metrics::ModelMetrics, model::TensorInfo,
+    model_config::ModelConfig, resource::Objective, step::Step,
 };
 
 mod answer;
@@ -24,10 +26,12 @@ mod shapes;
 mod tuning;
 mod warmup;
 
-pub(crate) use answer::config_type;
+pub(crate) use answer::{config_type, datatype, graph as graph_config};
 pub use files::Labels;
+pub(crate) use files::labels;
 pub(crate) use files::{named as named_files, place as place_of_file, read as read_file};
 pub(crate) use groups::instances;
+pub(crate) use histograms::bounds;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +61,11 @@ pub struct Misfit(String);
 impl Misfit {
     pub(crate) fn new(problem: String) -> Self {
         Self(problem)
+    }
+
+    /// The same, with the step that it is about.
+    pub(crate) fn within(self, step: &str) -> Self {
+        Self(format!("step '{step}': {}", self.0))
     }
 }
 
@@ -139,6 +148,79 @@ pub fn plan(
         metrics: Arc::new(ModelMetrics::new(bounds)),
         guard: None,
     })
+}
+
+/// What callers see of a built-in step.
+///
+/// # Errors
+/// The configuration says other inputs or outputs than the step has.
+pub(crate) fn step_info(
+    candidate: &Candidate,
+    version: Version,
+    config: &ModelConfig,
+    step: &dyn Step,
+) -> Result<ModelInfo, Misfit> {
+    let info = ModelInfo {
+        name: candidate.name.clone(),
+        version,
+        platform: builtin::PLATFORM.into(),
+        max_batch_size: 0,
+        inputs: step.inputs().to_vec(),
+        outputs: step.outputs().to_vec(),
+    };
+    let own = answer::graph(&info, &ModelConfig::default());
+    let same_inputs = config.input.is_empty() || config.input == own.input;
+    let same_outputs = config.output.is_empty() || config.output.len() == own.output.len();
+    if same_inputs && same_outputs {
+        return Ok(info);
+    }
+    let text = |all: &[TensorInfo]| {
+        let one = |info: &TensorInfo| format!("'{}' {} {}", info.name, info.datatype, dims_text(&info.shape));
+        all.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    Err(Misfit(format!(
+        "config lists other inputs or outputs than the step has: its inputs are {}, its outputs {}; leave input and output out",
+        text(&info.inputs),
+        text(&info.outputs)
+    )))
+}
+
+/// The settings of a built-in step, and which it is.
+///
+/// # Errors
+/// It is not said which.
+pub(crate) fn step_settings(config: &ModelConfig) -> Result<(String, BTreeMap<String, String>), Misfit> {
+    let own = config.parameters.iter().filter(|(name, _)| !name.starts_with("version_label."));
+    let mut settings: BTreeMap<String, String> =
+        own.map(|(name, value)| (name.clone(), value.string_value.clone())).collect();
+    let kind = settings.remove("step").ok_or_else(|| {
+        Misfit("parameter 'step' is missing: write which one, as parameters { key: \"step\" value { string_value: \"image_decode\" } }".into())
+    })?;
+    Ok((kind, settings))
+}
+
+/// Labels of a graph's outputs: its own, or those of the models that make them.
+///
+/// # Errors
+/// A file of labels cannot be read.
+pub(crate) fn graph_labels(
+    candidate: &Candidate,
+    config: &ModelConfig,
+    plan: &graph::Plan,
+    info: &ModelInfo,
+    find: &graph::Find<'_>,
+) -> Result<Labels, Misfit> {
+    let mut labels = files::labels(candidate.folder.as_deref(), config)?;
+    for (output, at) in info.outputs.iter().zip(&plan.outputs) {
+        let Some(step) = plan.tensors[*at].maker.map(|step| &plan.steps[step]) else { continue };
+        let Some((name, _)) = step.outputs.iter().find(|(_, made)| made == at) else { continue };
+        let member = find(&step.member)?;
+        let theirs = member.labels(name);
+        if !theirs.is_empty() {
+            labels.entry(output.name.to_string()).or_insert_with(|| theirs.into());
+        }
+    }
+    Ok(labels)
 }
 
 /// Whether a `config.pbtxt` decides about the batch axis, or leaves that to the graph.

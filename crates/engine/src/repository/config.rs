@@ -3,6 +3,7 @@
 //! Invariant: every field that is set is honoured, or named at load because there is nothing to do, or named in the error, all
 //! of them at once; which is which stands in [`fields`]. What a honoured field means against a graph is in [`complete`](super::complete).
 use super::{RepositoryError, agents};
+use crate::{builtin, graph};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, Value};
 use std::{path::Path, sync::OnceLock};
@@ -197,13 +198,19 @@ fn messages(value: &Value) -> Box<dyn Iterator<Item = &DynamicMessage> + '_> {
 
 /// Checks values that have no name of their own in the schema.
 fn values(config: &ModelConfig, refused: &mut Vec<String>) {
-    if !matches!(config.platform.as_str(), "" | "onnxruntime_onnx" | "onnx") {
+    let is_graph = graph::scheduling(config).is_some();
+    if is_graph {
+        of_graph(config, refused);
+    } else if super::is_step(config) {
+        of_step(config, refused);
+    } else if !matches!(config.platform.as_str(), "" | "onnxruntime_onnx" | "onnx") {
         refused.push(format!(
             "platform \"{}\" is not served: export the model to ONNX and write platform: \"onnxruntime_onnx\"",
             config.platform
         ));
     }
-    if !matches!(config.backend.as_str(), "" | "onnxruntime" | "onnx") {
+    if !matches!(config.backend.as_str(), "" | "onnxruntime" | "onnx") && !is_graph && !super::is_step(config)
+    {
         refused.push(format!(
             "backend \"{}\" is not served: export the model to ONNX and write backend: \"onnxruntime\"",
             config.backend
@@ -230,6 +237,56 @@ fn values(config: &ModelConfig, refused: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// What a graph has no use for, because it has no runs of its own.
+fn of_graph(config: &ModelConfig, refused: &mut Vec<String>) {
+    if !matches!(config.platform.as_str(), "" | "ensemble") || !config.backend.is_empty() {
+        refused.push(format!(
+            "ensemble_scheduling makes a graph of other models: write platform: \"ensemble\" and no backend, not \"{}\"",
+            if config.backend.is_empty() { &config.platform } else { &config.backend }
+        ));
+    }
+    for field in of_runs(config) {
+        refused.push(format!(
+            "{field} is for a model with runs of its own: write it into the config.pbtxt of a member of the graph"
+        ));
+    }
+}
+
+/// What a built-in step has no use for.
+fn of_step(config: &ModelConfig, refused: &mut Vec<String>) {
+    if !matches!(config.platform.as_str(), "" | builtin::PLATFORM) {
+        refused
+            .push(format!("platform \"{}\" is not that of a built-in step: leave it out", config.platform));
+    }
+    if config.max_batch_size > 0 {
+        refused.push(
+            "max_batch_size is for models: a request to a built-in step is one piece of work; leave it out"
+                .into(),
+        );
+    }
+    let scheduled = config.scheduling_choice.is_some().then_some("dynamic_batching or sequence_batching");
+    for field in of_runs(config).into_iter().chain(scheduled) {
+        refused.push(format!("{field} is for a model of an engine: a built-in step has none; leave it out"));
+    }
+}
+
+/// Fields that are set and speak of runs of an engine.
+fn of_runs(config: &ModelConfig) -> Vec<&'static str> {
+    let all = [
+        ("instance_group", !config.instance_group.is_empty()),
+        ("optimization", config.optimization.is_some()),
+        ("model_warmup", !config.model_warmup.is_empty()),
+        ("batch_input", !config.batch_input.is_empty()),
+        ("batch_output", !config.batch_output.is_empty()),
+        ("default_model_filename", !config.default_model_filename.is_empty()),
+        ("input.reshape", config.input.iter().any(|input| input.reshape.is_some())),
+        ("input.optional", config.input.iter().any(|input| input.optional)),
+        ("input.allow_ragged_batch", config.input.iter().any(|input| input.allow_ragged_batch)),
+        ("output.reshape", config.output.iter().any(|output| output.reshape.is_some())),
+    ];
+    all.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field).collect()
 }
 
 /// Most tags of a model, and most bytes of one: each stands on every line of the model on the metrics page.

@@ -3,7 +3,7 @@ use crate::request::Pending;
 use std::time::Instant;
 use xebec_core::{
     ModelInfo, Timings,
-    trace::{RunTrace, SpanContext, Traced},
+    trace::{RunTrace, SpanContext},
 };
 
 /// Tells of a run that began then; gives the span that it has now, if anybody wanted to know.
@@ -14,28 +14,16 @@ pub(super) fn tell(
     timings: Timings,
     failure: Option<String>,
 ) -> Option<SpanContext> {
-    let first = batch.iter().find_map(|pending| pending.trace.as_ref())?;
-    Some(tell_of(first, info, batch, began, timings, failure))
-}
-
-// Few runs come here: it lies apart from what all do.
-#[cold]
-fn tell_of(
-    first: &Traced,
-    info: &ModelInfo,
-    batch: &[Pending],
-    began: Instant,
-    timings: Timings,
-    failure: Option<String>,
-) -> SpanContext {
-    first.tracer.run(RunTrace {
+    let traced = || batch.iter().filter_map(|pending| pending.trace.as_ref());
+    let tracer = &traced().next()?.tracer;
+    Some(tracer.run(RunTrace {
         model: info.name.clone(),
         version: info.version,
         rows: batch.iter().map(|pending| u64::from(pending.rows)).sum(),
         requests: batch.len(),
-        calls: batch.iter().filter_map(|pending| pending.trace.as_ref()).map(|call| call.span).collect(),
+        calls: traced().map(|call| call.span).collect(),
         began,
         timings,
         failure,
-    })
+    }))
 }

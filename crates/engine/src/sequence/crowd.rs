@@ -43,6 +43,7 @@ fn send(model: &Sequenced, id: u64, start: bool, x: f32) -> Waiting {
         priority: 9,
         sequence: Some(SequenceMark { id: CorrelationId::Number(id), start, end: false }),
         streamed: false,
+        headers: Vec::new(),
         received: Instant::now(),
         trace: None,
     };

@@ -136,6 +136,7 @@ impl House {
             priority: 0,
             sequence: mark,
             streamed: false,
+            headers: Vec::new(),
             received: Instant::now(),
             trace: None,
         };

@@ -190,6 +190,7 @@ fn send_urgent(
         priority,
         sequence: None,
         streamed: false,
+        headers: Vec::new(),
         received: Instant::now(),
         trace: None,
     };

@@ -1,7 +1,10 @@
 //! `ModelInferRequest` to an [`InferRequest`], in one pass over the message: raw contents stay views on it.
 //!
 //! Invariant: what is made is bounded by the message's own size and by [`MOST_TENSORS`], whatever it says.
-use super::fields::{Content, Fields, malformed, varints};
+use super::{
+    encode::Form,
+    fields::{Content, Fields, malformed, varints},
+};
 use crate::{
     classes::Classes,
     memory::{Slice, tensors::Shared},
@@ -9,7 +12,7 @@ use crate::{
     tensor::{each_once, intern, typed},
 };
 use bytes::Bytes;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use xebec_core::{Datatype, InferError, InferRequest, ModelInfo, Tensor};
 
 #[cfg(test)]
@@ -70,6 +73,8 @@ pub(super) struct Decoded {
     pub(super) shared: Shared,
     /// Whether the answer is to say that it is the last.
     pub(super) final_response: bool,
+    /// How old it may be when its turn comes.
+    pub(super) max_age: Option<Duration>,
 }
 
 /// Decodes the whole request. The request's own mark is left in `id` also if the rest is wrong.
@@ -77,6 +82,7 @@ pub(super) fn request(
     message: &Bytes,
     info: &ModelInfo,
     received: Instant,
+    form: Form,
     id: &mut String,
 ) -> Result<Decoded, InferError> {
     let mut parameters = RequestParameters::default();
@@ -109,7 +115,12 @@ pub(super) fn request(
     let elsewhere: Vec<usize> = shared.inputs.iter().map(|(at, _)| *at).collect();
     let inputs = tensors(message, inputs, &elsewhere, &raw, info)?;
     let sequence = parameters.sequence();
-    let RequestParameters { timeout, priority, .. } = parameters;
+    if form == Form::Unary {
+        parameters.check_alone()?;
+    }
+    let RequestParameters { timeout, priority, max_age, final_response, .. } = parameters;
+    // Whoever is too old when its turn comes is not run.
+    let timeout = timeout.into_iter().chain(max_age).min();
     let request = InferRequest {
         id: id.clone(),
         inputs,
@@ -117,11 +128,12 @@ pub(super) fn request(
         timeout,
         priority,
         sequence,
-        streamed: false,
+        streamed: form == Form::Streamed,
+        headers: Vec::new(),
         received,
         trace: None,
     };
-    Ok(Decoded { request, classes, shared, final_response: parameters.final_response })
+    Ok(Decoded { request, classes, shared, final_response, max_age })
 }
 
 fn bounded<T>(list: &mut Vec<T>, what: &str, item: T) -> Result<(), InferError> {

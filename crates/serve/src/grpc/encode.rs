@@ -5,6 +5,7 @@ use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
 };
+use std::{collections::BTreeMap, time::Duration};
 use xebec_core::{InferError, InferResponse, ModelInfo, Tensor};
 use xebec_net::{
     service::GrpcMessage,
@@ -124,6 +125,30 @@ fn place(placed: &Placed) -> impl Iterator<Item = (&'static str, ParameterChoice
         offset,
     ];
     all.into_iter().flatten()
+}
+
+/// The answer to a message of a stream that was too old when its turn came: no outputs, and how old it was.
+pub(super) fn dropped(info: &ModelInfo, id: &str, age: Duration, last: bool) -> GrpcMessage {
+    let choice = |choice| InferParameter { parameter_choice: Some(choice) };
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let mut parameters = BTreeMap::from([
+        ("dropped".to_owned(), choice(ParameterChoice::BoolParam(true))),
+        ("age_ms".to_owned(), choice(ParameterChoice::Int64Param(age))),
+    ]);
+    if last {
+        parameters.insert(FINAL.to_owned(), choice(ParameterChoice::BoolParam(true)));
+    }
+    let response = ModelInferResponse {
+        model_name: info.name.to_string(),
+        model_version: info.version.to_string(),
+        id: id.to_owned(),
+        parameters,
+        ..ModelInferResponse::default()
+    };
+    GrpcMessage::encode(&ModelStreamInferResponse {
+        error_message: String::new(),
+        infer_response: Some(response),
+    })
 }
 
 /// The answer to a message of a stream that failed: its words, and the message's own mark.

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     Service,
-    call::{Record, Spent},
+    call::{Record, Spent, headers_for},
     classes,
     grpc::rows,
     memory::tensors::{Most, put},
@@ -84,6 +84,7 @@ impl Service {
         let places = parsed.shared.fetch(memory, &mut parsed.request, most, room)?;
         let rows = rows(&*routed.upstream, &parsed.request);
         parsed.request.trace = trace;
+        parsed.request.headers = headers_for(&*routed.upstream, &head.headers);
         record.decoded = Some(Instant::now());
         classes::check(&parsed.classes, info)?;
         let mut response = self.run(routed, parsed.request).await?;

@@ -74,6 +74,7 @@ pub(super) fn parse(
         outputs.push(output.name);
     }
     each_once(&outputs)?;
+    head.parameters.check_alone()?;
     let (timeout, priority) = (head.parameters.timeout, head.parameters.priority);
     let sequence = head.parameters.sequence();
     let request = InferRequest {
@@ -84,6 +85,7 @@ pub(super) fn parse(
         priority,
         sequence,
         streamed: false,
+        headers: Vec::new(),
         received,
         trace: None,
     };
@@ -137,6 +139,7 @@ pub(super) fn raw(body: &Bytes, info: &ModelInfo, received: Instant) -> Result<P
         priority,
         sequence: None,
         streamed: false,
+        headers: Vec::new(),
         received,
         trace: None,
     };

@@ -47,6 +47,7 @@ fn request() -> InferRequest {
         priority: 0,
         sequence: None,
         streamed: false,
+        headers: Vec::new(),
         received,
         trace: None,
     }

@@ -131,6 +131,8 @@ settings! {
         model_memory_budget = "model-memory-budget" "XEBEC_MODEL_MEMORY_BUDGET" "BYTES" "0";
         /// Bytes of answers that are kept, of models whose config has response_cache; 0 keeps none.
         response_cache_size = "response-cache-size" "XEBEC_RESPONSE_CACHE_SIZE" "BYTES" "67108864";
+        /// Bytes of tensors that all graphs together may keep between their steps.
+        graph_memory = "graph-memory" "XEBEC_GRAPH_MEMORY" "BYTES" "1073741824";
         /// Whether runs take turns at the resources of instance_group.rate_limiter: off or execution_count.
         rate_limit = "rate-limit" "XEBEC_RATE_LIMIT" "MODE" "off";
         /// Whether a model that cannot be served ends the server.

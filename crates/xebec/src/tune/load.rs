@@ -267,6 +267,7 @@ impl<'a> Thread<'a> {
             priority: 0,
             sequence: None,
             streamed: false,
+            headers: Vec::new(),
             received: now,
             trace: None,
         };

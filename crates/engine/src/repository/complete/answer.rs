@@ -54,6 +54,24 @@ pub(super) fn config(
     config
 }
 
+/// The same of a graph.
+pub(crate) fn graph(info: &ModelInfo, given: &ModelConfig) -> ModelConfig {
+    let batched = info.max_batch_size > 0;
+    let input = info.inputs.iter().map(|input| config_input(input, batched, &given.input)).collect();
+    let output = info.outputs.iter().map(|output| config_output(output, batched, &given.output)).collect();
+    let latest = model_version_policy::Latest { num_versions: 1 };
+    let latest =
+        ModelVersionPolicy { policy_choice: Some(model_version_policy::PolicyChoice::Latest(latest)) };
+    ModelConfig {
+        name: info.name.to_string(),
+        platform: info.platform.clone(),
+        input,
+        output,
+        version_policy: given.version_policy.clone().or(Some(latest)),
+        ..given.clone()
+    }
+}
+
 fn config_dims(info: &TensorInfo, batched: bool) -> Vec<i64> {
     info.shape.iter().skip(usize::from(batched)).copied().collect()
 }
@@ -87,4 +105,9 @@ pub(crate) fn config_type(datatype: Datatype) -> DataType {
         Datatype::Fp64 => DataType::TypeFp64,
         Datatype::Bytes => DataType::TypeString,
     }
+}
+
+/// The datatype by its number in a configuration; `None` if it says none.
+pub(crate) fn datatype(number: i32) -> Option<Datatype> {
+    Datatype::ALL.into_iter().find(|datatype| config_type(*datatype) as i32 == number)
 }

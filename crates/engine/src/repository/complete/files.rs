@@ -70,7 +70,7 @@ pub(crate) fn named(config: &ModelConfig) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Reads every `label_filename`: a label a line, by index.
-pub(super) fn labels(folder: Option<&Path>, config: &ModelConfig) -> Result<Labels, Misfit> {
+pub(crate) fn labels(folder: Option<&Path>, config: &ModelConfig) -> Result<Labels, Misfit> {
     let mut labels = Labels::new();
     for output in config.output.iter().filter(|output| !output.label_filename.is_empty()) {
         let name = &output.label_filename;

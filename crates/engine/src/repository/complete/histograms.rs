@@ -15,7 +15,7 @@ const MOST_BUCKETS: usize = 64;
 const LARGEST_SECONDS: f64 = 86_400.0;
 
 /// Reads `model_metrics`.
-pub(super) fn bounds(config: &ModelConfig) -> Result<Bounds, Misfit> {
+pub(crate) fn bounds(config: &ModelConfig) -> Result<Bounds, Misfit> {
     let mut bounds = Bounds::default();
     let mut seen = BTreeSet::new();
     for control in config.model_metrics.iter().flat_map(|metrics| &metrics.metric_control) {

@@ -65,6 +65,7 @@ pub(super) fn candidate(config: &str) -> Candidate {
         folder: None,
         versions: BTreeMap::new(),
         config: Some(parse(config).unwrap()),
+        node: None,
         batching: resource::Batching::default(),
         resources: resource::Resources::default(),
     }

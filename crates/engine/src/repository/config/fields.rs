@@ -70,8 +70,16 @@ const fn refused(path: &'static str, text: &'static str) -> Field {
 /// The table, in the order of the schema.
 pub const FIELDS: &[Field] = &[
     honoured("name", "must be the folder's name, if given", "a_config_of_another_model_is_refused"),
-    honoured("platform", "`onnxruntime_onnx` or `onnx`", "everything_that_is_not_honoured_is_named_at_once"),
-    honoured("backend", "`onnxruntime` or `onnx`", "everything_that_is_not_honoured_is_named_at_once"),
+    honoured(
+        "platform",
+        "`onnxruntime_onnx` or `onnx`; `ensemble` with `ensemble_scheduling`",
+        "everything_that_is_not_honoured_is_named_at_once",
+    ),
+    honoured(
+        "backend",
+        "`onnxruntime` or `onnx`; `xebec` for a built-in step, see the guide",
+        "everything_that_is_not_honoured_is_named_at_once",
+    ),
     refused(
         "runtime",
         "it names a library of a backend, and xebec has its engine built in; name ONNX Runtime's with --onnxruntime-library",
@@ -322,7 +330,25 @@ pub const FIELDS: &[Field] = &[
         "sequence_batching.iterative_sequence true",
         "a request has one run; send the next request of the sequence from the client",
     ),
-    refused("ensemble_scheduling", "call the models one after another from the client"),
+    honoured(
+        "ensemble_scheduling",
+        "a graph of models of the same server, see the guide; `input` and `output` may be left out",
+        "answers_are_those_of_the_steps_one_after_the_other",
+    ),
+    honoured(
+        "ensemble_scheduling.step.model_version",
+        "-1 or 0: the newest that is served when the step runs",
+        "a_step_can_name_a_version",
+    ),
+    refused(
+        "ensemble_scheduling.step.model_namespace",
+        "names are unique over all repositories; leave it out",
+    ),
+    honoured(
+        "ensemble_scheduling.max_inflight_requests",
+        "changes nothing: a request is in each step once",
+        "answers_are_those_of_the_steps_one_after_the_other",
+    ),
     honoured("instance_group.name", "has no meaning here", "a_config_in_tritons_usual_spelling_parses"),
     honoured(
         "instance_group.count",

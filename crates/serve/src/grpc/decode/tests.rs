@@ -26,7 +26,8 @@ fn decode(message: &ModelInferRequest) -> Result<InferRequest, InferError> {
 }
 
 fn decode_bytes(bytes: Vec<u8>) -> Result<InferRequest, InferError> {
-    request(&bytes.into(), &info(), Instant::now(), &mut String::new()).map(|decoded| decoded.request)
+    request(&bytes.into(), &info(), Instant::now(), Form::Unary, &mut String::new())
+        .map(|decoded| decoded.request)
 }
 
 fn input(datatype: Datatype, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
@@ -104,7 +105,7 @@ fn raw_contents_are_views_on_the_message() {
         ..ModelInferRequest::default()
     };
     let bytes = Bytes::from(message.encode_to_vec());
-    let decoded = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap().request;
+    let decoded = request(&bytes, &info(), Instant::now(), Form::Unary, &mut String::new()).unwrap().request;
     assert_eq!(decoded.inputs[0].data, [1, 2, 3, 4, 5, 6, 7, 8].as_slice());
     assert!(bytes.as_ptr_range().contains(&decoded.inputs[0].data.as_ptr()));
 }
@@ -266,7 +267,7 @@ fn parameters_have_their_meaning_whichever_of_the_integers_carries_them() {
     let outputs = vec![InferRequestedOutputTensor { name: "y".into(), parameters }];
     let message = ModelInferRequest { outputs, ..ModelInferRequest::default() };
     let bytes = message.encode_to_vec().into();
-    let classes = request(&bytes, &info(), Instant::now(), &mut String::new()).unwrap().classes;
+    let classes = request(&bytes, &info(), Instant::now(), Form::Unary, &mut String::new()).unwrap().classes;
     assert_eq!(classes, [("y".to_owned(), 3)]);
     for choice in [
         ParameterChoice::Int64Param(-1),
@@ -285,7 +286,8 @@ fn the_requests_own_mark_is_known_also_where_the_rest_is_wrong() {
     let mut id = String::new();
     let inputs = vec![InferInputTensor { datatype: "FP31".into(), ..InferInputTensor::default() }];
     let message = ModelInferRequest { id: "r1".into(), inputs, ..ModelInferRequest::default() };
-    let error = request(&message.encode_to_vec().into(), &info(), Instant::now(), &mut id).unwrap_err();
+    let error =
+        request(&message.encode_to_vec().into(), &info(), Instant::now(), Form::Unary, &mut id).unwrap_err();
     assert!(error.to_string().contains("'FP31' is not a datatype"));
     assert_eq!(id, "r1");
 }
