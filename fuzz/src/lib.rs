@@ -10,9 +10,11 @@
 
 mod binary;
 mod config;
+mod graph;
 mod grpc;
 mod http1;
 mod http2;
+mod image;
 mod json;
 pub mod memory;
 mod model;
@@ -27,7 +29,7 @@ pub use http2::{apart, compact_apart, input::item};
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("json", json::target),
     ("binary", binary::target),
     ("grpc", grpc::target),
@@ -35,6 +37,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("config", config::target),
     ("http1", http1::target),
     ("http2", http2::target),
+    ("graph", graph::target),
+    ("image", image::target),
 ];
 
 /// The target of that name.

@@ -58,6 +58,16 @@ fn every_kept_connection_of_http2_holds_what_was_promised() {
 }
 
 #[test]
+fn every_kept_graph_holds_what_was_promised() {
+    replay("graph");
+}
+
+#[test]
+fn every_kept_picture_holds_what_was_promised() {
+    replay("image");
+}
+
+#[test]
 fn every_target_has_a_corpus_and_every_corpus_a_target() {
     let folders = fs::read_dir(corpora()).unwrap();
     let folders = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -13,6 +13,7 @@ use xebec_net::{
 };
 
 mod connections;
+mod pictures;
 
 /// Name of the target, name of the seed, bytes.
 type Seed = (&'static str, String, Vec<u8>);
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    for (target, name, bytes) in [binary(), messages(), streams(), connections::seeds()].concat() {
+    for (target, name, bytes) in
+        [binary(), messages(), streams(), connections::seeds(), pictures::seeds()].concat()
+    {
         fs::write(folder.join(target).join(format!("seed-{name}")), bytes)?;
     }
     Ok(())
