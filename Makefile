@@ -10,12 +10,13 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xebec
 PYTHON ?= python3
 ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements-engine.txt)
 ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
-PEERS := clients import import-pytorch import-tensorflow import-jax
+PEERS := clients import import-pytorch import-tensorflow import-jax peer-detection judge-detection
 peer = $(CACHE)/peers/$(1)-$(shell cksum < tools/python/requirements-$(1).txt | cut -d' ' -f1)
 CLIENTS := $(call peer,clients)
 COLLECTOR := $(CACHE)/peers/collector-$(shell cat tools/collector/go.mod tools/collector/go.sum tools/collector/main.go | cksum | cut -d' ' -f1)
 H2SPEC := $(CACHE)/peers/h2spec-$(shell cat tools/h2spec/go.mod tools/h2spec/go.sum tools/h2spec/main.go | cksum | cut -d' ' -f1)
 TOOLS := $(CACHE)/tools
+PICTURES := $(CACHE)/pictures-$(shell cksum < examples/object-detection/scenes.py | cut -d' ' -f1)
 ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
 CARGO_MACHETE_VERSION := 0.9.2
@@ -24,17 +25,18 @@ export XEBEC_ENGINE_CACHE := $(CACHE)/engine
 export XEBEC_PEERS_CLIENTS := $(CLIENTS)
 export XEBEC_PEERS_COLLECTOR := $(COLLECTOR)
 export XEBEC_PEERS_H2SPEC := $(H2SPEC)
+export XEBEC_PEERS_PEER_DETECTION := $(call peer,peer-detection)
 export XEBEC_PEERS_IMPORT := $(call peer,import)
 export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check engine peers peers-import collector h2spec tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check judge-examples bench-examples engine peers peers-import collector h2spec tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: engine ## build, serve the examples, send real transactions; ONCE=1 stops by itself
+demo: engine ## build, serve the examples, send transactions and a picture; ONCE=1 stops by itself
 	cargo build --release --package xebec
 	$(PYTHON) tools/demo.py $(if $(ONCE),--once)
 
@@ -66,6 +68,18 @@ residents: engine ## 2,000 models in memory for 200, beside one that is always a
 bench-trace: engine ## what traces cost of the processor; BEFORE=a binary without them is measured beside it
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures trace $(if $(BEFORE),--before $(BEFORE))
+
+judge-examples: engine $(call peer,judge-detection)/.done ## mAP of the example, by the server's answers and by a loop without it
+	cargo build --release --package xebec --package xebec-e2e --bins
+	$(PYTHON) tools/judge_examples.py --python $(call peer,judge-detection)/bin/python
+
+bench-examples: engine $(PICTURES)/.done $(call peer,peer-detection)/.done ## pictures to boxes beside one loop and beside a Python service
+	cargo build --release --package xebec --package xebec-e2e --bins
+	target/release/figures detect --pictures $(PICTURES)
+
+$(PICTURES)/.done: | examples/object-detection/scenes.py $(call peer,judge-detection)/.done
+	$(call peer,judge-detection)/bin/python examples/object-detection/judge.py --scenes 60 --save-pictures $(@D)
+	touch $@
 
 profile: engine ## where the server's time goes under that load, by perf; PROTOCOL=grpc, binary or json
 	cargo build --profile profiling --package xebec
@@ -99,7 +113,7 @@ $(foreach name,$(PEERS),$(eval $(call venv,$(name))))
 
 peers: $(CLIENTS)/.done $(call peer,import)/.done ## the stock clients and small frameworks that tests drive, from PyPI
 
-peers-import: $(foreach name,$(PEERS),$(call peer,$(name))/.done) ## with PyTorch, TensorFlow and JAX: 8 GB
+peers-import: $(foreach name,clients import import-pytorch import-tensorflow import-jax,$(call peer,$(name))/.done) ## with PyTorch, TensorFlow and JAX: 8 GB
 
 test-import: engine peers-import ## every script of docs/guide/import.md; large, so not in CI
 	cargo build --package xebec

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Serve the examples, send real transactions, show the answers (`make demo`). Only Python's standard library."""
+"""Serve the examples, send real transactions and a picture, show the answers (`make demo`).
+
+Only Python's standard library.
+"""
 
 import argparse
 import csv
 import json
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -13,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/fraud-detection"
+PICTURE = ROOT / "examples/object-detection/data/scene.jpg"
+EXPECTED = ROOT / "examples/object-detection/data/scene.json"
+SHAPES = ("circle", "square", "triangle")
 MODELS = ("fraud-mlp", "fraud-trees")
 
 
@@ -91,10 +98,67 @@ def show(url: str) -> bool:
     return right
 
 
+def tensors(url: str, model: str, inputs: list[dict], outputs: list[str], raw: bytes = b"") -> dict:
+    """Outputs of a model by name: bytes of each, and numbers of those that are some."""
+    asked = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
+    head = json.dumps({"inputs": inputs, "outputs": asked}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(f"{url}/v2/models/{model}/infer", head + raw, headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        length, body = int(answer.headers["Inference-Header-Content-Length"]), answer.read()
+    found, at = {}, length
+    for output in json.loads(body[:length])["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        found[output["name"]] = unpacked(output["datatype"], body[at : at + size])
+        at += size
+    return found
+
+
+def unpacked(datatype: str, data: bytes) -> list:
+    if datatype != "BYTES":
+        letter, size = {"FP32": ("f", 4), "INT64": ("q", 8)}[datatype]
+        return list(struct.unpack(f"<{len(data) // size}{letter}", data))
+    elements, at = [], 0
+    while at < len(data):
+        (size,) = struct.unpack_from("<I", data, at)
+        elements.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return elements
+
+
+def show_picture(url: str, out: Path) -> bool:
+    """Finds the shapes of a picture and saves it with boxes; whether they are the expected ones."""
+    file = PICTURE.read_bytes()
+    element = struct.pack("<I", len(file)) + file
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(element)}}
+    started = time.perf_counter()
+    found = tensors(url, "detect-picture", [image], ["boxes", "scores", "classes", "image"], element)
+    took = (time.perf_counter() - started) * 1e3
+    print(f"\ndetect-picture: what is on {PICTURE.relative_to(ROOT)}")
+    print(f"  {'shape':<9} {'score':>5} {'left':>6} {'top':>6} {'right':>6} {'bottom':>6}")
+    boxes = [found["boxes"][at : at + 4] for at in range(0, len(found["boxes"]), 4)]
+    for kind, score, box in zip(found["classes"], found["scores"], boxes):
+        print(f"  {SHAPES[kind]:<9} {score:>5.2f} " + " ".join(f"{edge:>6.1f}" for edge in box))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(found["image"][0])
+    expected = json.loads(EXPECTED.read_text())
+    near = lambda box, other: all(abs(a - b) < 8 for a, b in zip(box, other))
+    unseen = [
+        [SHAPES[kind], box]
+        for kind, box in zip(expected["classes"], expected["boxes"])
+        if not any(kind == other and near(box, at) for other, at in zip(found["classes"], boxes))
+    ]
+    verdict = f"{len(unseen)} of {len(expected['classes'])} shapes were NOT found: {unseen}" if unseen else "every shape was found"
+    shown = out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
+    print(f"  {verdict}; {took:.1f} ms from JPEG to boxes; with boxes on it: {shown}")
+    return not unseen
+
+
 def try_it(said: dict[str, str]) -> None:
     print("\ntry it yourself:")
     print(f"  curl -s {said['http']}/v2/models/fraud-mlp/infer -d @examples/fraud-detection/request.json")
     print(f"  target/release/xebec infer fraud-mlp --url {said['http']} --input examples/fraud-detection/request.json")
+    print(f"  target/release/xebec infer detect-picture --url {said['http']} --image examples/object-detection/data/scene.jpg")
     print(f"  curl -s {said['metrics']}")
 
 
@@ -102,6 +166,7 @@ def serve(server: subprocess.Popen, once: bool) -> int:
     """The demonstration on a server that starts; the exit status."""
     said = wait_ready(server)
     right = show(said["http"])
+    right = show_picture(said["http"], ROOT / "target/demo/scene-with-boxes.jpg") and right
     if once:
         print(f"\nserved on {said['http']} and {said['grpc']} (gRPC), metrics on {said['metrics']}")
         return 0 if right else 1

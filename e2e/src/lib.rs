@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod generate;
+pub mod pipeline;
 pub mod server;

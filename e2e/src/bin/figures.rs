@@ -18,6 +18,10 @@ use xebec_e2e::{
     server::{Server, binary, engine_library},
 };
 
+#[path = "figures/beside.rs"]
+mod beside;
+#[path = "figures/detect.rs"]
+mod detect;
 #[path = "figures/trace.rs"]
 mod trace;
 
@@ -50,11 +54,23 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "grpc,binary,json")]
         protocols: Vec<String>,
         /// Loads of each server.
-        #[arg(long, default_value_t = 150)]
+        #[arg(long, default_value_t = 60)]
         rounds: usize,
         /// Length of one load, in seconds.
-        #[arg(long, default_value_t = 0.3)]
+        #[arg(long, default_value_t = 0.5)]
         seconds: f64,
+    },
+    /// Pictures to boxes, beside one loop and beside a Python service.
+    Detect {
+        /// What `judge.py --save-pictures` of the example wrote.
+        #[arg(long)]
+        pictures: PathBuf,
+        /// How many of them.
+        #[arg(long, default_value_t = 60)]
+        count: usize,
+        /// Write what the loop sees in all of them there, and measure nothing.
+        #[arg(long)]
+        predictions: Option<PathBuf>,
     },
     /// Three times the capacity, for a minute.
     Soak {
@@ -73,6 +89,8 @@ fn main() -> anyhow::Result<()> {
         What::Trace { before, protocols, rounds, seconds } => {
             trace::cost(before.as_ref(), &protocols, rounds, seconds)
         }
+        What::Detect { pictures, predictions: Some(out), .. } => detect::predict(&pictures, &out),
+        What::Detect { pictures, count, predictions: None } => detect::cost(&pictures, count),
         What::Soak { encoder, seconds } => soak(&encoder, seconds),
     }
 }

@@ -147,6 +147,7 @@ pub(crate) fn submit_all(catalog: &Catalog, model: &str, id: String, inputs: Vec
         priority: 0,
         sequence: None,
         streamed: false,
+        headers: Vec::new(),
         received: Instant::now(),
         trace: None,
     };

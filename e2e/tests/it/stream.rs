@@ -4,13 +4,14 @@ use crate::{
         INVALID_ARGUMENT, OK, STREAM, Talk, UNAVAILABLE, connect, framed, input, is_scaled, run, scaler,
         still_serves,
     },
-    wire::{counted, metrics, until},
+    wire::{counted, infer, metrics, until},
 };
 use bytes::Bytes;
 use prost::Message as _;
 use xebec_e2e::server::Server;
 use xebec_net::wire::inference::{
-    InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+    infer_parameter::ParameterChoice,
 };
 
 fn server(more: &[&str]) -> Server {
@@ -147,4 +148,53 @@ fn sigterm_ends_a_busy_stream_with_every_answer_or_refusal_and_an_idle_one_at_on
         }
     });
     assert_eq!(server.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_message_that_is_too_old_when_its_turn_comes_is_answered_in_its_place_without_outputs() {
+    // One run at a time, of one message: what comes behind waits for longer than a millisecond.
+    let server = server(&["--instances", "1", "--default-max-batch-size", "1"]);
+    let slow = |number: u32, max_age_ms: Option<i64>| {
+        let contents = InferTensorContents { fp32_contents: vec![1.0; 4], ..InferTensorContents::default() };
+        let age = |age| InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(age)) };
+        ModelInferRequest {
+            model_name: "slow".into(),
+            id: number.to_string(),
+            parameters: max_age_ms.map(|most| ("max_age_ms".to_owned(), age(most))).into_iter().collect(),
+            inputs: vec![input("x", "FP32", &[1, 4], Some(contents))],
+            ..ModelInferRequest::default()
+        }
+    };
+    run(async {
+        let mut talk = Talk::open(&connect(server.grpc).await, STREAM).await;
+        (0..40).for_each(|number| talk.say(&slow(number, (number % 2 == 1).then_some(1))));
+        let mut dropped = 0;
+        for number in 0..40 {
+            let told = answer(talk.hear().await.unwrap()).unwrap();
+            assert_eq!((told.model_name.as_str(), told.id), ("slow", number.to_string()));
+            let Some(mark) = told.parameters.get("dropped") else {
+                assert_eq!(told.outputs.len(), 1, "{number}");
+                continue;
+            };
+            assert!(number % 2 == 1 && told.outputs.is_empty() && told.raw_output_contents.is_empty());
+            assert_eq!(mark.parameter_choice, Some(ParameterChoice::BoolParam(true)));
+            let age = told.parameters["age_ms"].parameter_choice.clone();
+            assert!(matches!(age, Some(ParameterChoice::Int64Param(1..))), "{age:?}");
+            dropped += 1;
+        }
+        // The first may still have been in time.
+        assert!(dropped >= 10, "{dropped}");
+        talk.say(&slow(0, Some(0)));
+        let words = answer(talk.hear().await.unwrap()).unwrap_err();
+        assert!(words.contains("'max_age_ms' must be a number of milliseconds, from 1"), "{words}");
+        talk.say(&slow(1, Some(86_400_000)));
+        assert_eq!(answer(talk.hear().await.unwrap()).unwrap().outputs.len(), 1);
+    });
+    let body = r#"{"parameters":{"max_age_ms":5},"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}]}"#;
+    let refused = infer(server.http, "slow", body);
+    assert!(
+        refused.status == 501 && refused.error().contains("for messages of a stream"),
+        "{}",
+        refused.json()
+    );
 }

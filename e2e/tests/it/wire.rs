@@ -28,6 +28,14 @@ impl Reply {
         self.json()["error"].as_str().unwrap().to_owned()
     }
 
+    /// Outputs as the JSON has them, and the bytes of binary tensors behind it.
+    pub(crate) fn split(&self) -> (Vec<Value>, &[u8]) {
+        let length = self.header("Inference-Header-Content-Length").map(|length| length.parse().unwrap());
+        let (json, tensors) = self.body.split_at(length.unwrap_or(self.body.len()));
+        let json: Value = serde_json::from_slice(json).unwrap();
+        (json["outputs"].as_array().unwrap().clone(), tensors)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(':'));
         lines.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())

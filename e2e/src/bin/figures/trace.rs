@@ -2,8 +2,8 @@
 //!
 //! Every variant has a server of its own, all on core 0, of which one at a time is loaded. A round loads each of them once,
 //! for a moment; what is compared is the median of the rounds, and the median of a round's own ratios, so that a machine that
-//! drifts drifts for all of them. Loads are short and many because such a drift takes seconds. Servers are started anew for each,
-//! because where a process happens to lie in memory is worth more than what is measured.
+//! drifts drifts for all of them. Loads are short and many because such a drift takes seconds. Servers are started anew now and
+//! then, so that what is particular to a process does not stand in all of its rounds.
 use crate::{Load, cpu_seconds, number, start_with, url};
 use anyhow::{Context as _, ensure};
 use std::{
@@ -11,25 +11,38 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
 };
-use xebec_e2e::server::binary;
+use xebec_e2e::server::{Server, binary};
 
 struct Variant<'a> {
     name: &'static str,
     binary: &'a Path,
     flags: &'a [&'a str],
+    server: Option<Server>,
     /// Microseconds of the processor per request, by round.
     cpu_us: Vec<f64>,
 }
 
+/// Rounds of one server.
+const ROUNDS_OF_A_SERVER: usize = 5;
+
 impl<'a> Variant<'a> {
     fn new(name: &'static str, binary: &'a Path, flags: &'a [&'a str]) -> Self {
-        Self { name, binary, flags, cpu_us: Vec::new() }
+        Self { name, binary, flags, server: None, cpu_us: Vec::new() }
     }
 
     fn measure(&mut self, protocol: &str, seconds: f64) -> anyhow::Result<()> {
-        let base = ["up", "examples/fraud-detection", "--io-threads", "1"];
-        let server = start_with(self.binary, &[&base, self.flags].concat(), "0")?;
-        let mut load = Load::new(url(&server, protocol), protocol, "fraud-mlp").at("1", 64, seconds);
+        if self.cpu_us.len().is_multiple_of(ROUNDS_OF_A_SERVER) {
+            self.server = None;
+        }
+        let server = match self.server.take() {
+            Some(server) => server,
+            None => {
+                let base = ["up", "examples/fraud-detection", "--io-threads", "1"];
+                start_with(self.binary, &[&base, self.flags].concat(), "0")?
+            }
+        };
+        let server = &*self.server.insert(server);
+        let mut load = Load::new(url(server, protocol), protocol, "fraud-mlp").at("1", 64, seconds);
         load.more = ["--warm-up", "0.05"].map(str::to_owned).to_vec();
         let before = cpu_seconds(server.id())?;
         let report = load.run()?;
