@@ -10,12 +10,13 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/xebec
 PYTHON ?= python3
 ENGINE_VERSION := $(shell sed -n 's/^onnxruntime==//p' tools/python/requirements-engine.txt)
 ENGINE := $(CACHE)/engine/onnxruntime-$(ENGINE_VERSION)
-PEERS := clients import import-pytorch import-tensorflow import-jax peer-detection judge-detection
+PEERS := clients import import-pytorch import-tensorflow import-jax peer-detection peer-recommendation judge-detection
 peer = $(CACHE)/peers/$(1)-$(shell cksum < tools/python/requirements-$(1).txt | cut -d' ' -f1)
 CLIENTS := $(call peer,clients)
 COLLECTOR := $(CACHE)/peers/collector-$(shell cat tools/collector/go.mod tools/collector/go.sum tools/collector/main.go | cksum | cut -d' ' -f1)
 H2SPEC := $(CACHE)/peers/h2spec-$(shell cat tools/h2spec/go.mod tools/h2spec/go.sum tools/h2spec/main.go | cksum | cut -d' ' -f1)
 TOOLS := $(CACHE)/tools
+RECOMMENDATION := examples/recommendation
 PICTURES := $(CACHE)/pictures-$(shell cksum < examples/object-detection/scenes.py | cut -d' ' -f1)
 ENCODER := $(CACHE)/models/encoder-$(shell cksum < models/make_encoder.py | cut -d' ' -f1).onnx
 CARGO_DENY_VERSION := 0.20.2
@@ -26,21 +27,22 @@ export XEBEC_PEERS_CLIENTS := $(CLIENTS)
 export XEBEC_PEERS_COLLECTOR := $(COLLECTOR)
 export XEBEC_PEERS_H2SPEC := $(H2SPEC)
 export XEBEC_PEERS_PEER_DETECTION := $(call peer,peer-detection)
+export XEBEC_PEERS_PEER_RECOMMENDATION := $(call peer,peer-recommendation)
 export XEBEC_PEERS_IMPORT := $(call peer,import)
 export XEBEC_PEERS_IMPORT_PYTORCH := $(call peer,import-pytorch)
 export XEBEC_PEERS_IMPORT_TENSORFLOW := $(call peer,import-tensorflow)
 export XEBEC_PEERS_IMPORT_JAX := $(call peer,import-jax)
 
-.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check judge-examples bench-examples engine peers peers-import collector h2spec tools generate clean
+.PHONY: help demo test test-import lint bench bench-trace fuzz fuzz-keep soak residents profile tune-check judge-examples bench-examples engine peers peers-import tables collector h2spec tools generate clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: engine ## build, serve the examples, send transactions and a picture; ONCE=1 stops by itself
+demo: engine tables ## build, serve the examples, send transactions, a picture and users; ONCE=1 stops by itself
 	cargo build --release --package xebec
 	$(PYTHON) tools/demo.py $(if $(ONCE),--once)
 
-test: engine peers collector h2spec ## every test
+test: engine peers collector h2spec tables ## every test
 	cargo build --package xebec
 	cargo test --workspace --no-fail-fast
 
@@ -69,13 +71,14 @@ bench-trace: engine ## what traces cost of the processor; BEFORE=a binary withou
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures trace $(if $(BEFORE),--before $(BEFORE))
 
-judge-examples: engine $(call peer,judge-detection)/.done ## mAP of the example, by the server's answers and by a loop without it
+judge-examples: engine tables $(call peer,judge-detection)/.done ## mAP, recall and NDCG of the examples, by the server's answers and by a loop without it
 	cargo build --release --package xebec --package xebec-e2e --bins
 	$(PYTHON) tools/judge_examples.py --python $(call peer,judge-detection)/bin/python
 
-bench-examples: engine $(PICTURES)/.done $(call peer,peer-detection)/.done ## pictures to boxes beside one loop and beside a Python service
+bench-examples: engine tables $(PICTURES)/.done $(call peer,peer-detection)/.done $(call peer,peer-recommendation)/.done ## the examples beside one loop and beside Python services
 	cargo build --release --package xebec --package xebec-e2e --bins
 	target/release/figures detect --pictures $(PICTURES)
+	target/release/figures recommend
 
 $(PICTURES)/.done: | examples/object-detection/scenes.py $(call peer,judge-detection)/.done
 	$(call peer,judge-detection)/bin/python examples/object-detection/judge.py --scenes 60 --save-pictures $(@D)
@@ -89,6 +92,11 @@ $(ENCODER): | models/make_encoder.py $(CLIENTS)/.done
 	mkdir -p $(@D)
 	$(CLIENTS)/bin/python models/make_encoder.py $(@D)/.new-$(@F)
 	mv $(@D)/.new-$(@F) $@
+
+tables: $(RECOMMENDATION)/tables/.done ## tables of the recommendation example, made again from their seed
+$(RECOMMENDATION)/tables/.done: $(RECOMMENDATION)/log.py $(RECOMMENDATION)/make_tables.py $(wildcard $(RECOMMENDATION)/models/*) | $(CLIENTS)/.done
+	$(CLIENTS)/bin/python $(RECOMMENDATION)/make_tables.py
+	touch $@
 
 engine: $(ENGINE)/.done ## ONNX Runtime's library, from its PyPI wheel
 $(ENGINE)/.done: NEW = $(CACHE)/engine/.new-$(ENGINE_VERSION)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Serve the examples, send real transactions and a picture, show the answers (`make demo`).
+"""Serve the examples, send real transactions, a picture and users, show the answers (`make demo`).
 
 Only Python's standard library.
 """
@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples/fraud-detection"
 PICTURE = ROOT / "examples/object-detection/data/scene.jpg"
 EXPECTED = ROOT / "examples/object-detection/data/scene.json"
+TABLES = ROOT / "examples/recommendation/tables"
 SHAPES = ("circle", "square", "triangle")
+# One with a long history, one with another taste, and one whom nobody knows.
+USERS = (277_292, 100_059, 7)
 MODELS = ("fraud-mlp", "fraud-trees")
 
 
@@ -154,6 +157,23 @@ def show_picture(url: str, out: Path) -> bool:
     return not unseen
 
 
+def show_items(url: str) -> bool:
+    """Recommends items to users; whether each has ten different ones."""
+    right = True
+    for user in USERS:
+        asked = {"name": "user", "shape": [1], "datatype": "INT64", "parameters": {"binary_data_size": 8}}
+        started = time.perf_counter()
+        found = tensors(url, "recommend", [asked], ["items", "scores", "reasons"], struct.pack("<q", user))
+        took = (time.perf_counter() - started) * 1e3
+        items, reasons = found["items"], [reason.decode() for reason in found["reasons"]]
+        print(f"\nrecommend: user {user}, the first three of {len(items)} items in {took:.1f} ms")
+        for item, score, reason in list(zip(items, found["scores"], reasons))[:3]:
+            print(f"  item {item:>6}  {score:>7.3f}  {reason}")
+        right = right and len(set(items)) == 10
+    print("  every user has ten different items" if right else "  a user has NOT ten different items")
+    return right
+
+
 def try_it(said: dict[str, str]) -> None:
     print("\ntry it yourself:")
     print(f"  curl -s {said['http']}/v2/models/fraud-mlp/infer -d @examples/fraud-detection/request.json")
@@ -167,6 +187,7 @@ def serve(server: subprocess.Popen, once: bool) -> int:
     said = wait_ready(server)
     right = show(said["http"])
     right = show_picture(said["http"], ROOT / "target/demo/scene-with-boxes.jpg") and right
+    right = show_items(said["http"]) and right
     if once:
         print(f"\nserved on {said['http']} and {said['grpc']} (gRPC), metrics on {said['metrics']}")
         return 0 if right else 1
@@ -187,6 +208,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.binary.is_file():
         sys.exit(f"there is no {arguments.binary}; `make demo` builds it, or: cargo build --release --package xebec")
+    if not (TABLES / "item_vectors.npy").is_file():
+        sys.exit(f"there are no tables in {TABLES}; `make demo` makes them, or: make tables")
     free = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
     command = [str(arguments.binary), "up", str(ROOT / "examples"), *(free if arguments.once else [])]
     server = None

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Judge the detector of the example by the server's answers over the wire, and again by the same crates in one loop (`make judge-examples`).
+"""Judge the examples by the server's answers over the wire, and again by the same crates in one loop (`make judge-examples`).
 
-Prints mAP of the detector. Ends with status 1 where the two evaluations differ in
+Prints mAP of the detector and recall@10 and NDCG@10 of the recommendations. Ends with status 1 where the two evaluations differ in
 a digit that is printed, or where a figure is below what is wanted. Only Python's standard library; the judges themselves run with the
 Python that --python names.
 """
@@ -9,6 +9,7 @@ Python that --python names.
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,8 @@ from pathlib import Path
 
 from demo import ROOT, end, wait_ready
 
-DETECTION = ROOT / "examples/object-detection"
-LEAST_MAP = 0.9
+DETECTION, RECOMMENDATION = ROOT / "examples/object-detection", ROOT / "examples/recommendation"
+LEAST_MAP, LEAST_RATIO = 0.9, 2.0
 
 
 class Failed(Exception):
@@ -49,6 +50,26 @@ def detection(python: Path, figures: Path, url: str, scenes: int, folder: Path) 
     )
 
 
+def recommendation(python: Path, figures: Path, url: str, users: int | None, folder: Path) -> bool:
+    judge = [python, "-B", RECOMMENDATION / "judge.py", *(["--users", users] if users else [])]
+    served, alone = folder / "served.jsonl", folder / "alone.jsonl"
+    said = run([*judge, "--url", url, "--write", served])
+    run([figures, "recommend", "--users", served, "--predictions", alone])
+    tables = [figures_of(said), figures_of(run([*judge, "--predictions", alone]))]
+    print("recommendation:")
+    for line in said.splitlines():
+        print(f"  {line}")
+    ratio = float(re.search(r"^times popularity +([0-9.]+)", said, re.M)[1])
+    return told("in one loop, without a server", tables[0] == tables[1]) & told(
+        f"recall@10 is {LEAST_RATIO:g} times that of popularity or more", ratio >= LEAST_RATIO
+    )
+
+
+def figures_of(said: str) -> list[str]:
+    """Lines of the table, without those about time."""
+    return [line for line in said.splitlines() if re.match(r"(popularity|recommended|times popularity) ", line)]
+
+
 def told(what: str, holds: bool) -> bool:
     print(f"  {what}: {'the same' if 'loop' in what and holds else 'yes' if holds else 'NO'}")
     return holds
@@ -60,6 +81,7 @@ def main() -> int:
     parser.add_argument("--figures", type=Path, default=ROOT / "target/release/figures")
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="with NumPy, Pillow and pycocotools")
     parser.add_argument("--scenes", type=int, default=500, help="unseen scenes (default %(default)s)")
+    parser.add_argument("--users", type=int, help="so many users (default: all that clicked on something)")
     chosen = parser.parse_args()
     free = [word for kind in ("http", "grpc", "metrics") for word in (f"--{kind}-port", "0")]
     command = [str(chosen.binary), "up", str(ROOT / "examples"), *free]
@@ -69,6 +91,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             good = detection(chosen.python, chosen.figures, url, chosen.scenes, folder)
+            good &= recommendation(chosen.python, chosen.figures, url, chosen.users, folder)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

@@ -23,8 +23,10 @@ use xebec_core::{
 use xebec_steps::Library;
 
 mod detection;
+mod recommendation;
 
 pub use detection::{Detection, Seen};
+pub use recommendation::{Recommendation, Recommended};
 
 /// Files of steps, read whole: a loop lasts.
 struct Folder(PathBuf);

@@ -22,6 +22,8 @@ use xebec_e2e::{
 mod beside;
 #[path = "figures/detect.rs"]
 mod detect;
+#[path = "figures/recommend.rs"]
+mod recommend;
 #[path = "figures/trace.rs"]
 mod trace;
 
@@ -72,6 +74,18 @@ enum What {
         #[arg(long)]
         predictions: Option<PathBuf>,
     },
+    /// Users to items, beside one loop and beside a Python service.
+    Recommend {
+        /// How many users.
+        #[arg(long, default_value_t = 800)]
+        count: usize,
+        /// Write what the loop says to the users of a file of `judge.py --save-predictions` there, and measure nothing.
+        #[arg(long, requires = "users")]
+        predictions: Option<PathBuf>,
+        /// That file.
+        #[arg(long)]
+        users: Option<PathBuf>,
+    },
     /// Three times the capacity, for a minute.
     Soak {
         /// The encoder that `models/make_encoder.py` made.
@@ -91,6 +105,10 @@ fn main() -> anyhow::Result<()> {
         }
         What::Detect { pictures, predictions: Some(out), .. } => detect::predict(&pictures, &out),
         What::Detect { pictures, count, predictions: None } => detect::cost(&pictures, count),
+        What::Recommend { predictions: Some(out), users: Some(users), .. } => {
+            recommend::predict(&users, &out)
+        }
+        What::Recommend { count, .. } => recommend::cost(count),
         What::Soak { encoder, seconds } => soak(&encoder, seconds),
     }
 }

@@ -31,6 +31,7 @@ mod nodes;
 mod operation;
 mod protocol_client;
 mod quantize;
+mod recommendation_example;
 mod response_cache;
 mod rpc;
 mod security_page;

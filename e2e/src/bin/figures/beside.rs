@@ -84,7 +84,37 @@ pub(super) fn together(ways: &mut [Box<dyn Way>], all: &[Vec<u8>]) -> anyhow::Re
     Ok((ways.len() * all.len()) as f64 / began.elapsed().as_secs_f64())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a peer is asked now and then")]
+/// Microseconds from when each request was due, at so many a second, whoever is free asking next.
+pub(super) fn at_rate(
+    ways: &mut [Box<dyn Way>],
+    all: &[Vec<u8>],
+    per_second: f64,
+) -> anyhow::Result<Vec<f64>> {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let began = Instant::now();
+    let (next, all_of) = (&next, &all);
+    std::thread::scope(|scope| {
+        let ask = |way: &mut Box<dyn Way>| -> anyhow::Result<Vec<f64>> {
+            let mut took = Vec::new();
+            loop {
+                let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some(what) = all_of.get(at) else { return Ok(took) };
+                let due = began + Duration::from_secs_f64(at as f64 / per_second);
+                pause(due.saturating_duration_since(Instant::now()));
+                way.ask(what)?;
+                took.push(due.elapsed().as_secs_f64() * 1e6);
+            }
+        };
+        let threads: Vec<_> = ways.iter_mut().map(|way| scope.spawn(move || ask(way))).collect();
+        let mut took = Vec::new();
+        for thread in threads {
+            took.extend(thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))?);
+        }
+        Ok(took)
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "requests come at their time; a peer is asked now and then")]
 fn pause(time: Duration) {
     std::thread::sleep(time);
 }
