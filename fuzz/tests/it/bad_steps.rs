@@ -61,6 +61,17 @@ fn wholes(all: &[i64]) -> Vec<u8> {
     all.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
+/// A table of NumPy of so many rows of zeros.
+fn zeros(rows: usize, width: usize) -> Vec<u8> {
+    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width}), }}");
+    while !(head.len() + 11).is_multiple_of(64) {
+        head.push(' ');
+    }
+    head.push('\n');
+    let length = u16::try_from(head.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00".as_slice(), &length, head.as_bytes(), &vec![0; rows * width * 4]].concat()
+}
+
 fn extent(count: usize) -> i64 {
     i64::try_from(count).unwrap()
 }
@@ -176,13 +187,7 @@ fn a_hundred_thousand_boxes_take_memory_for_them_and_no_more() {
 #[test]
 fn an_id_outside_of_the_table_is_refused_and_the_table_not_copied() {
     const ROWS: usize = 50_000;
-    let mut head = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ROWS}, 4), }}");
-    while !(head.len() + 11).is_multiple_of(64) {
-        head.push(' ');
-    }
-    head.push('\n');
-    let length = u16::try_from(head.len()).unwrap().to_le_bytes();
-    let table = [b"\x93NUMPY\x01\x00".as_slice(), &length, head.as_bytes(), &vec![0; ROWS * 16]].concat();
+    let table = zeros(ROWS, 4);
     let files = || Shelf(vec![("t.npy", table.clone())]);
     let lookup = open("lookup", &[("table", "t.npy")], files());
     for id in [-1, 50_000, i64::MAX, i64::MIN] {
@@ -304,13 +309,7 @@ fn what_a_request_makes_a_step_make_is_bounded() {
     let labels = step("labels", &[("missing", &"x".repeat(1000))]);
     let told = run(&labels, vec![ids(300_000, -1)], 160 * MIB).unwrap_err();
     assert!(told.contains("the labels have more than"), "{told}");
-    let mut head = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1000), }".to_owned();
-    while !(head.len() + 11).is_multiple_of(64) {
-        head.push(' ');
-    }
-    head.push('\n');
-    let length = u16::try_from(head.len()).unwrap().to_le_bytes();
-    let table = [b"\x93NUMPY\x01\x00".as_slice(), &length, head.as_bytes(), &[0; 8000]].concat();
+    let table = zeros(2, 1000);
     let files = || Shelf(vec![("t.npy", table.clone())]);
     let told =
         run(&open("lookup", &[("table", "t.npy")], files()), vec![ids(20_000, 1)], 16 * KIB).unwrap_err();
