@@ -171,7 +171,9 @@ def main() -> None:
     app = application(detector, chosen.at_once or max(1, len(os.sched_getaffinity(0)) // chosen.threads))
     host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     print(f"http http://{host}:{bound.getsockname()[1]}", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[bound])
+    # Who measures it asks others in between, and comes back on the same connection.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=600)
+    uvicorn.Server(config).run(sockets=[bound])
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def main() -> int:
         sys.exit(f"{chosen.host}:{chosen.port} cannot be listened on: {error}")
     host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
     print(f"http http://{host}:{bound.getsockname()[1]}", flush=True)
-    config = uvicorn.Config(service(pipeline), log_level="warning", access_log=False)
+    # Who measures it asks others in between, and comes back on the same connection.
+    config = uvicorn.Config(service(pipeline), log_level="warning", access_log=False, timeout_keep_alive=600)
     uvicorn.Server(config).run(sockets=[bound])
     return 0
 

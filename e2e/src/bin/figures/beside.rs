@@ -61,14 +61,23 @@ impl Way for Connection {
     }
 }
 
-/// Asks for everything once, one after the other; microseconds of each.
-pub(super) fn one_by_one(way: &mut dyn Way, all: &[Vec<u8>]) -> anyhow::Result<Vec<f64>> {
-    let ask = |what: &Vec<u8>| -> anyhow::Result<f64> {
-        let began = Instant::now();
-        way.ask(what)?;
-        Ok(began.elapsed().as_secs_f64() * 1e6)
-    };
-    all.iter().map(ask).collect()
+/// Asks for everything once of every way, one after the other; microseconds of each, by way.
+///
+/// The ways take turns with every request, as a machine that others share is another one a second later; who begins, too.
+pub(super) fn in_turn<const N: usize>(
+    ways: [&mut dyn Way; N],
+    all: &[Vec<u8>],
+) -> anyhow::Result<[Vec<f64>; N]> {
+    let mut took = [const { Vec::new() }; N];
+    for (at, what) in all.iter().enumerate() {
+        for turn in 0..N {
+            let way = (at + turn) % N;
+            let began = Instant::now();
+            ways[way].ask(what)?;
+            took[way].push(began.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(took)
 }
 
 /// Answers a second of several ways side by side, each of which asks for everything.
@@ -76,7 +85,7 @@ pub(super) fn together(ways: &mut [Box<dyn Way>], all: &[Vec<u8>]) -> anyhow::Re
     let began = Instant::now();
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            ways.iter_mut().map(|way| scope.spawn(|| one_by_one(&mut **way, all).map(drop))).collect();
+            ways.iter_mut().map(|way| scope.spawn(|| all.iter().try_for_each(|what| way.ask(what)))).collect();
         threads.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))
         })

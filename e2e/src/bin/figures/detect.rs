@@ -1,6 +1,6 @@
 //! Pictures to boxes: the server beside the same crates in one loop, and beside a Python service, in one run.
 use crate::{
-    beside::{Connection, Peer, ROUNDS, Way, median, one_by_one, percentile, together, write_lines},
+    beside::{Connection, Peer, ROUNDS, Way, in_turn, median, percentile, together, write_lines},
     start_with,
 };
 use anyhow::{Context as _, ensure};
@@ -67,27 +67,18 @@ pub(super) fn cost(pictures: &Path, count: usize) -> anyhow::Result<()> {
     peer.wait(|| python()?.ask(first))?;
     let mut ways = [[alone()?, alone()?], [xebec()?, xebec()?], [python()?, python()?]];
     let (mut times, mut rates) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
-    let (mut added, mut ahead, mut all) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
-        let mut took = [0.0; 3];
-        for (at, way) in ways.iter_mut().enumerate() {
-            let each = one_by_one(&mut *way[0], &pictures)?;
-            took[at] = median(&each);
+        let took = in_turn(ways.each_mut().map(|[first, _]| &mut **first as &mut dyn Way), &pictures)?;
+        for (at, (way, took)) in ways.iter_mut().zip(took).enumerate() {
             let rate = together(way, &pictures)?;
             // The first round warms up.
             if round > 0 {
-                times[at].push(took[at]);
+                times[at].extend(took);
                 rates[at].push(rate);
-                if at == 1 {
-                    all.extend(each);
-                }
             }
         }
-        if round > 0 {
-            added.push(took[1] / took[0]);
-            ahead.push(took[2] / took[1]);
-        }
     }
+    let tail = percentile(&times[1], 0.99);
     let [own, served, theirs] = times.map(|all| median(&all));
     let [own_rate, served_rate, theirs_rate] = rates.map(|all| median(&all));
     println!(
@@ -97,7 +88,7 @@ pub(super) fn cost(pictures: &Path, count: usize) -> anyhow::Result<()> {
     println!("| the same crates in one loop | {own:.0} | 1.000 | {own_rate:.1} |");
     println!(
         "| xebec over REST (wanted: at most 1.05) | {served:.0} | {:.3} | {served_rate:.1} |",
-        median(&added)
+        served / own
     );
     println!(
         "| Python: FastAPI, OpenCV, onnxruntime, NumPy | {theirs:.0} | {:.3} | {theirs_rate:.1} |",
@@ -105,9 +96,9 @@ pub(super) fn cost(pictures: &Path, count: usize) -> anyhow::Result<()> {
     );
     println!(
         "\nxebec is {:.2} times as fast as the Python service one after the other, and {:.2} times two at a time; its p99 is {:.0} us",
-        median(&ahead),
+        theirs / served,
         served_rate / theirs_rate,
-        percentile(&all, 0.99)
+        tail
     );
     Ok(())
 }
