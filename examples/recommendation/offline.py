@@ -28,13 +28,11 @@ LIKED, PROFILE, POPULAR_NOW = "because you liked {}", "goes with your profile", 
 class Pipeline:
     """Recommendations for one user at a time."""
 
-    def __init__(self, models: Path, tables: Path, threads: int) -> None:
+    def __init__(self, models: Path, tables: Path, threads: int, ranker: Path | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        load = lambda name: onnxruntime.InferenceSession(
-            models / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
-        )
-        self.tower, self.ranker = load("user_tower"), load("ranker")
+        load = lambda path: onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.tower, self.ranker = load(models / "user_tower.onnx"), load(ranker or models / "ranker.onnx")
         table = lambda name: np.load(tables / f"{name}.npy")
         self.vectors, self.features = table("item_vectors"), table("item_features")
         self.category, self.likeness = table("item_category"), table("item_likeness")
@@ -54,23 +52,8 @@ class Pipeline:
         if row is None:
             items, scores = self.popular
             return {"items": items.tolist(), "scores": scores.tolist(), "reasons": [POPULAR_NOW] * len(items)}
-        history = self.history[self.offsets[row] : self.offsets[row + 1]]
-        user_inputs = {"profile": self.profile[row : row + 1], "segment": self.segment[row : row + 1]}
-        history_vectors = self.vectors[history]
-        query = self.tower.run(["query"], {"history_vectors": history_vectors, **user_inputs})[0]
-        candidates = self.nearest(query[0])
-        candidates = candidates[~np.isin(candidates, history)]
-        categories = self.category[candidates]
-        inputs = {
-            "query": query,
-            "history_vectors": history_vectors,
-            "history_categories": self.category[history],
-            **user_inputs,
-            "ids": candidates,
-            "vectors": self.vectors[candidates],
-            "categories": categories,
-            "features": self.features[candidates],
-        }
+        inputs, history = self.ranker_inputs(row)
+        candidates, categories = inputs["ids"], inputs["categories"]
         scores = self.ranker.run(["scores"], inputs)[0]
         order = np.argsort(-scores, kind="stable")
         best = diversify(order, categories)
@@ -82,6 +65,26 @@ class Pipeline:
             "retrieved": candidates[:ANSWERS].tolist(),
             "ranked": candidates[order[:ANSWERS]].tolist(),
         }
+
+    def ranker_inputs(self, row: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """What the ranker is asked for the user of a row, and the user's history."""
+        history = self.history[self.offsets[row] : self.offsets[row + 1]]
+        user_inputs = {"profile": self.profile[row : row + 1], "segment": self.segment[row : row + 1]}
+        history_vectors = self.vectors[history]
+        query = self.tower.run(["query"], {"history_vectors": history_vectors, **user_inputs})[0]
+        candidates = self.nearest(query[0])
+        candidates = candidates[~np.isin(candidates, history)]
+        inputs = {
+            "query": query,
+            "history_vectors": history_vectors,
+            "history_categories": self.category[history],
+            **user_inputs,
+            "ids": candidates,
+            "vectors": self.vectors[candidates],
+            "categories": self.category[candidates],
+            "features": self.features[candidates],
+        }
+        return inputs, history
 
     def nearest(self, query: np.ndarray) -> np.ndarray:
         """The items with the largest dot products, best first."""
@@ -112,11 +115,33 @@ def diversify(order: np.ndarray, categories: np.ndarray) -> list[int]:
     return [*taken, *left][:ANSWERS]
 
 
+def infer_request(inputs: dict[str, np.ndarray]) -> dict[str, list]:
+    """A request to a model in the JSON of the v2 protocol."""
+    datatype = {"float32": "FP32", "int64": "INT64"}
+    one = lambda name, value: {
+        "name": name,
+        "shape": list(value.shape),
+        "datatype": datatype[value.dtype.name],
+        "data": value.ravel().tolist(),
+    }
+    return {"inputs": [one(name, value) for name, value in inputs.items()]}
+
+
+def write_requests(pipeline: Pipeline, tables: Tables, out: Path, count: int) -> None:
+    """Requests to the ranker of as many users, for `xebec quantize` to calibrate and to measure on."""
+    rows = [pipeline.row(user) for user in tables.users[tables.rows(count)].tolist()]
+    requests = [infer_request(pipeline.ranker_inputs(row)[0]) for row in rows if row is not None]
+    out.write_text(json.dumps(requests), encoding="utf-8")
+    print(f"{len(requests)} requests to the ranker in {out}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, help="so many of the users, the same as judge.py has (default: all)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run of a model (default %(default)s)")
     parser.add_argument("--models", type=Path, default=FOLDER / "models")
+    parser.add_argument("--ranker", type=Path, help="another ranker than that of --models, as a smaller copy")
+    parser.add_argument("--requests", type=Path, help="only write the requests of 100 users to the ranker, as .json")
     parser.add_argument("--tables", type=Path, default=TABLES)
     parser.add_argument("--out", type=Path, default=FOLDER / "predictions.jsonl", help="where the answers go")
     chosen = parser.parse_args()
@@ -125,10 +150,13 @@ def main() -> int:
     tables = Tables(chosen.tables)
     rows = tables.rows(chosen.users)
     try:
-        pipeline = Pipeline(chosen.models, chosen.tables, chosen.threads)
+        pipeline = Pipeline(chosen.models, chosen.tables, chosen.threads, chosen.ranker)
     except OSError as error:
         print(f"{error}\nmake the tables with: python examples/recommendation/make_tables.py", file=sys.stderr)
         return 1
+    if chosen.requests:
+        write_requests(pipeline, tables, chosen.requests, chosen.users or 100)
+        return 0
     times, close, reasons = [], 0, 0
     with chosen.out.open("w", encoding="utf-8") as file:
         for user in [*tables.users[rows].tolist(), *COLD]:

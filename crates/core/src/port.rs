@@ -147,6 +147,18 @@ pub trait Router: Send + Sync {
         self.route(permit, version)
     }
 
+    /// Whether a request to the revision would find everything that it needs, if only after some of it was brought back
+    /// into memory.
+    ///
+    /// # Errors
+    /// As of [`Self::route`]; what a graph is of is not served.
+    fn probe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<(), InferError> {
+        match self.route(permit, version) {
+            Ok(_) | Err(InferError::NotResident { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings the permit's model back into memory, after [`Self::route`] said [`InferError::NotResident`].
     fn wake(&self, permit: &Permit, done: Done);
 

@@ -125,9 +125,9 @@ pub struct NodeStep {
     /// A built-in step.
     #[serde(default)]
     pub step: Option<String>,
-    /// How a built-in step is to work.
+    /// How a built-in step is to work: each a value, or several in a list.
     #[serde(default)]
-    pub settings: BTreeMap<String, Setting>,
+    pub settings: BTreeMap<String, Settings>,
     /// By an input of the step: the tensor that it is; the one of the same name if absent.
     #[serde(default)]
     pub inputs: BTreeMap<String, String>,
@@ -213,6 +213,30 @@ impl std::fmt::Display for Setting {
             Self::Whole(number) => number.fmt(f),
             Self::Real(number) => number.fmt(f),
             Self::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// What is said of one setting of a built-in step.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "a setting is a text, a number, true or false, or a list of these")]
+pub enum Settings {
+    /// A value.
+    One(Setting),
+    /// Several, as `[0.5, 0.25, 1]`; the same as the text `0.5,0.25,1`.
+    Several(Vec<Setting>),
+}
+
+impl std::fmt::Display for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(one) => one.fmt(f),
+            Self::Several(all) => {
+                for (at, one) in all.iter().enumerate() {
+                    write!(f, "{}{one}", if at == 0 { "" } else { "," })?;
+                }
+                Ok(())
+            }
         }
     }
 }

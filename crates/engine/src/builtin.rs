@@ -5,7 +5,9 @@
 //! gone or whose time is up costs no work; a panic of a step is an error of its request alone.
 //!
 //! Not here: what a step does (`xebec-steps`).
-use crate::{check::check, repository::complete::Labels, workers};
+use crate::{
+    check::{check, of_no_sequence},
+    repository::complete::Labels, workers};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -74,13 +76,8 @@ impl Upstream for Builtin {
 
     fn submit(&self, _: &Permit, mut request: InferRequest, reply: Reply) {
         let Parts { info, waiting, max_queue, metrics, .. } = &*self.0;
-        if request.sequence.is_some() {
-            return reply.send(Err(InferError::invalid_hint(
-                format!("model '{}' is not stateful: a request to it is of no sequence", info.name),
-                "leave sequence_id, sequence_start and sequence_end out",
-            )));
-        }
-        if let Err(error) = check(info, None, &mut request).and_then(|_| check_extents(&request)) {
+        let checked = of_no_sequence(info, &request).and_then(|()| check(info, None, &mut request));
+        if let Err(error) = checked.and_then(|_| check_extents(&request)) {
             return reply.send(Err(error));
         }
         let job = Job { parts: Arc::clone(&self.0), request, reply: Some(reply), arrived: Instant::now() };

@@ -167,6 +167,10 @@ impl Upstream for Cached {
         self.inner.extent()
     }
 
+    fn works_here(&self) -> bool {
+        self.inner.works_here()
+    }
+
     fn submit(&self, permit: &Permit, request: InferRequest, reply: Reply) {
         if request.streamed || request.sequence.is_some() {
             return self.inner.submit(permit, request, reply);

@@ -42,7 +42,7 @@ use work::{Refusal, Task, Work};
 use xebec_core::{
     InferError, ModelName, Permit, Version, VersionRef,
     metrics::{CacheMetrics, ResidentMetrics},
-    port::{Control, Done, EngineReport, ModelRow, Overrides, Router, Upstream},
+    port::{Control, Done, EngineReport, ModelRow, ModelState, Overrides, Router, Upstream},
     step::Steps,
 };
 
@@ -436,6 +436,27 @@ impl Core {
         state.described().ok_or_else(|| missing(format!("'{name}' is not in memory")))
     }
 
+    /// Why a request to a graph would find no answer though the graph is served: what it is of, or what that is of.
+    fn lack(&self, entry: &Entry) -> Option<Reason> {
+        let (mut left, mut seen) = (entry.face.load().parts(), BTreeSet::new());
+        while let Some(member) = left.pop_first() {
+            if !seen.insert(member.clone()) {
+                continue;
+            }
+            let face = self.entry(&member.name).map(|entry| entry.face.load_full());
+            let serves = |face: &Arc<Face>| match member.version {
+                None => face.serves(),
+                Some(version) => face.state_of(version).is_some_and(|(_, state)| state.serves()),
+            };
+            let Some(face) = face.filter(serves) else {
+                let of = member.version.map(|version| format!(" in version {version}")).unwrap_or_default();
+                return Some(Reason::plain(format!("its member '{}' is not served{of}", member.name)));
+            };
+            left.extend(face.parts());
+        }
+        None
+    }
+
     /// Refuses a graph that is a part of itself by way of others, as they are served now.
     fn check_cycle(&self, candidate: &Candidate) -> Result<(), Misfit> {
         let members = |name: &ModelName| -> BTreeSet<ModelName> {
@@ -626,6 +647,14 @@ impl Router for Catalog {
         described.ok_or_else(|| InferError::NotResident { model: entry.name.to_string() })
     }
 
+    fn probe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<(), InferError> {
+        let models = self.core.models.load();
+        let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
+        choose(entry, &entry.face.load(), version)?;
+        let lacks = |reason: Reason| InferError::NoVersions { model: entry.name.to_string(), reason: reason.public };
+        self.core.lack(entry).map_or(Ok(()), |reason| Err(lacks(reason)))
+    }
+
     fn wake(&self, permit: &Permit, done: Done) {
         self.core.wake(permit, done);
     }
@@ -636,8 +665,16 @@ impl Router for Catalog {
     }
 
     fn models(&self) -> Vec<ModelRow> {
-        let mut rows: Vec<ModelRow> =
-            self.core.models.load().values().flat_map(|entry| entry.rows()).collect();
+        let mut rows = Vec::new();
+        for entry in self.core.models.load().values() {
+            let lack = self.core.lack(entry);
+            rows.extend(entry.rows().into_iter().map(|row| match &lack {
+                Some(reason) if row.state.is_ready() => {
+                    ModelRow { state: ModelState::Unavailable(reason.full.clone()), ..row }
+                }
+                _ => row,
+            }));
+        }
         rows.sort_by(|a, b| (&a.name, a.version).cmp(&(&b.name, b.version)));
         rows
     }

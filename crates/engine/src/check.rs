@@ -36,6 +36,20 @@ pub(crate) fn check(
     rows(info, &request.inputs)
 }
 
+/// Refuses a request of a sequence, where there is no state.
+///
+/// # Errors
+/// It is of one.
+pub(crate) fn of_no_sequence(info: &ModelInfo, request: &InferRequest) -> Result<(), InferError> {
+    if request.sequence.is_none() {
+        return Ok(());
+    }
+    Err(InferError::invalid_hint(
+        format!("model '{}' is not stateful: a request to it is of no sequence", info.name),
+        "leave sequence_id, sequence_start and sequence_end out",
+    ))
+}
+
 fn order(info: &ModelInfo, edges: Option<&Edges>, inputs: &mut [Tensor]) -> Result<(), InferError> {
     for place in 0..inputs.len() {
         let Some(tensor) = inputs.get(place) else { break };

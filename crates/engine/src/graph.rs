@@ -7,7 +7,7 @@
 //!
 //! Not here: whether a graph makes sense ([`plan`]), what can run when ([`progress`]).
 use crate::{
-    check::check,
+    check::{check, of_no_sequence},
     later::{Tiny, later, settled},
     repository::complete::Labels,
     workers,
@@ -182,16 +182,8 @@ impl Upstream for Graph {
             return reply
                 .send(Err(InferError::Internal(format!("graphs are {DEEPEST_RUN} deep within each other"))));
         }
-        if request.sequence.is_some() {
-            return reply.send(Err(InferError::invalid_hint(
-                format!(
-                    "model '{}' is a graph, and not stateful: a request to it is of no sequence",
-                    info.name
-                ),
-                "leave sequence_id, sequence_start and sequence_end out",
-            )));
-        }
-        if let Err(error) = check(info, None, &mut request) {
+        let checked = of_no_sequence(info, &request).and_then(|()| check(info, None, &mut request));
+        if let Err(error) = checked {
             return reply.send(Err(error));
         }
         let inputs = std::mem::take(&mut request.inputs);

@@ -7,7 +7,7 @@
 use crate::{
     builtin,
     formats::{self, Foreign},
-    graph::{self, node::Node},
+    graph::{self, node::Node, plan::Member},
 };
 use stamp::Stamp;
 use std::{
@@ -534,12 +534,17 @@ impl Candidate {
 
     /// The models that it is of, if it is a graph.
     pub(crate) fn members(&self) -> BTreeSet<ModelName> {
+        self.parts().into_iter().map(|member| member.name).collect()
+    }
+
+    /// The same, with the versions that it wants of them.
+    pub(crate) fn parts(&self) -> BTreeSet<Member> {
         if let Some(node) = &self.node {
-            return node.members();
+            return node.members().into_iter().map(|name| Member { name, version: None }).collect();
         }
         // A name that is none is told when it is loaded.
         let members = self.config.as_ref().and_then(|config| graph::plan::members(config).ok());
-        members.unwrap_or_default().into_iter().map(|member| member.name).collect()
+        members.unwrap_or_default()
     }
 
     /// A model of these files without anything said about it.

@@ -7,7 +7,7 @@
 //! Not here: files and configuration (`repository`), what the graph says (`onnx`).
 use crate::{
     backend::{LoadError, LoadOptions, Model, Stream},
-    check::check,
+    check::{check, of_no_sequence},
     edges::Edges,
     inline::Inline,
     instance::Pool,
@@ -444,12 +444,8 @@ impl Upstream for Served {
     }
 
     fn submit(&self, _: &Permit, request: InferRequest, reply: Reply) {
-        if request.sequence.is_some() {
-            let model = &self.facts.info.name;
-            return reply.send(Err(InferError::invalid_hint(
-                format!("model '{model}' is not stateful: a request to it is of no sequence"),
-                "leave sequence_id, sequence_start and sequence_end out",
-            )));
+        if let Err(error) = of_no_sequence(&self.facts.info, &request) {
+            return reply.send(Err(error));
         }
         self.enqueue(request, None, reply);
     }

@@ -89,6 +89,25 @@ impl Service {
         Ok(Routed { permit, upstream, version })
     }
 
+    /// Whether a request to the revision would be answered.
+    ///
+    /// # Errors
+    /// The caller may not ask. What is unknown is not ready.
+    pub(crate) fn probe(
+        &self,
+        principal: &Principal,
+        model: &str,
+        version_text: &str,
+    ) -> Result<bool, InferError> {
+        let permit = self.admit_to(principal, Verb::Probe, model);
+        let probed = permit.and_then(|permit| self.0.router.probe(&permit, VersionRef::read(version_text)));
+        match probed {
+            Ok(()) => Ok(!self.0.drain.is_draining()),
+            Err(error) if error.code() == Code::PermissionDenied => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// As [`Self::route`], and waits until the model is in memory if it was sent out.
     pub(crate) async fn route_awake<'a>(
         &self,

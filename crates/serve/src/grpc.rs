@@ -221,13 +221,8 @@ impl Service {
             method if SHARED_MEMORY.contains(&method) => self.grpc_shared_memory(method, call)?,
             "ModelReady" => {
                 let ModelReadyRequest { name, version } = parse(call)?;
-                let routed = self.route(call.principal, Verb::Probe, &name, &version);
-                let ready = match routed {
-                    Ok(_) | Err(InferError::NotResident { .. }) => !self.0.drain.is_draining(),
-                    Err(error) if error.code() == Code::PermissionDenied => return Err(status(&error, "")),
-                    Err(_) => false,
-                };
-                GrpcMessage::encode(&ModelReadyResponse { ready })
+                let ready = self.probe(call.principal, &name, &version);
+                GrpcMessage::encode(&ModelReadyResponse { ready: ready.map_err(|error| status(&error, ""))? })
             }
             "ModelMetadata" => {
                 let ModelMetadataRequest { name, version } = parse(call)?;

@@ -154,17 +154,11 @@ impl Service {
     ) -> Result<Response<Bytes>, InferError> {
         match verb {
             Wanted::Ready => {
-                let routed = self.route(principal, Verb::Probe, model, version);
-                match routed {
-                    Ok(_) | Err(InferError::NotResident { .. }) if !self.0.drain.is_draining() => {
-                        Ok(json(200, &json!({"name": model, "ready": true})))
-                    }
-                    Err(fault) if fault.code() == Code::PermissionDenied => Err(fault),
-                    Ok(_) | Err(_) => {
-                        let error = json!({"error": "Model version not ready", "ready": false});
-                        Ok(json(self.0.dialect.not_ready(), &error))
-                    }
+                if self.probe(principal, model, version)? {
+                    return Ok(json(200, &json!({"name": model, "ready": true})));
                 }
+                let error = json!({"error": "Model version not ready", "ready": false});
+                Ok(json(self.0.dialect.not_ready(), &error))
             }
             Wanted::Config => {
                 let routed = self.read_about(principal, model, version).await?;

@@ -44,9 +44,14 @@ impl Step for Softmax {
         let [logits] = inputs else { return Err(Unfit("it takes rows of numbers".into())) };
         let (rows, width) = (extent(logits, 0), extent(logits, 1));
         let mut all = elements::<f32>(logits).into_owned();
-        for row in all.chunks_exact_mut(width.max(1)) {
-            // The largest is taken off first: a power of a large number has no end.
+        for (at, row) in all.chunks_exact_mut(width.max(1)).enumerate() {
+            // The largest is taken off first: a power of a large number has no end. What is left out is -infinity.
             let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if !most.is_finite() || row.iter().any(|value| value.is_nan()) {
+                return Err(Unfit(format!(
+                    "row {at} of 'logits' has no probabilities: it has NaN or infinity, or nothing but -infinity"
+                )));
+            }
             row.iter_mut().for_each(|value| *value = (*value - most).exp());
             let sum: f32 = row.iter().sum();
             row.iter_mut().for_each(|value| *value /= sum);

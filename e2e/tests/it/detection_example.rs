@@ -97,6 +97,32 @@ fn what_the_server_sees_is_what_its_crates_see_in_one_loop() {
     }
 }
 
+/// The pixels of a picture, row by row.
+fn pixels(file: &[u8]) -> (u32, u32, Vec<u8>) {
+    let picture = image::load_from_memory(file).unwrap().into_rgb8();
+    (picture.width(), picture.height(), picture.into_raw())
+}
+
+#[test]
+fn the_picture_of_the_guide_is_what_the_example_draws() {
+    let server = server();
+    let headers = [("Inference-Header-Content-Length", "0")];
+    let reply =
+        send(server.http, "POST", "/v2/models/detect-picture/infer", &headers, &scene());
+    let (_, tensors) = reply.split();
+    // Of all outputs the picture is the last: its bytes lie at the end.
+    let at = tensors.windows(3).position(|bytes| bytes == [0xff, 0xd8, 0xff]).unwrap();
+    let guide = fs::read(root().join("docs/guide/images/scene-with-boxes.jpg")).unwrap();
+    let ((width, height, drawn), (wide, high, shown)) = (pixels(&tensors[at..]), pixels(&guide));
+    assert_eq!((width, height), (wide, high));
+    // Edges of boxes may lie a pixel apart on another processor.
+    let apart = drawn.iter().zip(&shown).filter(|(a, b)| a.abs_diff(**b) > 16).count();
+    assert!(apart * 200 < drawn.len(), "{apart} of {} bytes differ", drawn.len());
+    let plain = pixels(&scene()).2;
+    let boxes = plain.iter().zip(&shown).filter(|(a, b)| a.abs_diff(**b) > 16).count();
+    assert!(boxes * 200 > drawn.len(), "the boxes are {boxes} bytes: too few to be compared");
+}
+
 #[test]
 fn the_camera_shows_its_frames_in_order_and_ends() {
     let server = server();

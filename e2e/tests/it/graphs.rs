@@ -151,6 +151,12 @@ fn an_order_for_a_graph_loads_what_it_is_of_and_a_reload_of_that_is_seen() {
     let refused = infer(server.http, "g", SCALER);
     assert_eq!(refused.status, 503, "{}", refused.json());
     assert_eq!(refused.error(), "in ensemble 'g', Request for unknown model: 'a' has no available versions");
+    assert_eq!(state(&server, "g"), ("UNAVAILABLE".into(), "its member 'a' is not served".into()));
+    assert_eq!(get(server.http, "/v2/models/g/ready").status, 400);
+    assert_eq!(get(server.http, "/v2/models/b/ready").status, 200);
+    assert_eq!(order(&server, "a", "load").0, 200);
+    assert_eq!(get(server.http, "/v2/models/g/ready").status, 200);
+    assert_eq!(data(&server, "g"), twice(5.0));
     assert_eq!(order(&server, "g", "unload").0, 200);
     assert_eq!(state(&server, "b").0, "READY");
     // Named at start, it brings its models too.
@@ -327,6 +333,14 @@ fn a_built_in_step_that_is_set_wrongly_says_what_would_be_right() {
         ),
         ("none", "backend: \"xebec\"".into(), "parameter 'step' is missing"),
         ("batch", format!("max_batch_size: 4 {}", builtin("softmax", &[])), "max_batch_size is for models"),
+        (
+            "edges",
+            format!(
+                "output {{ name: \"logits\" data_type: TYPE_FP32 dims: [ -1, -1 ] }} {}",
+                builtin("softmax", &[])
+            ),
+            "config lists other inputs or outputs than the step has: its inputs are 'logits' FP32 [-1,-1]",
+        ),
     ];
     for (name, config, _) in &cases {
         write(repository.path(), name, config);

@@ -3,6 +3,7 @@
 //! What callers see is a [`Face`], read without a lock and replaced as a whole. Only a loader that has the model's
 //! order changes it, but for an eviction, which any loader may do.
 use crate::{
+    graph::plan::Member,
     repository::{Candidate, config::Idle, stamp::Stamp},
     runner::BROKEN,
     sequence::Sequenced,
@@ -468,14 +469,19 @@ impl Face {
         })
     }
 
-    /// Versions that a request loads.
     /// Members of what is served, if it is a graph.
     pub(super) fn made_of(&self) -> BTreeSet<ModelName> {
-        let ready = self.ready().map(|(_, loaded)| &loaded.wanted);
-        let asleep = self.asleep().map(|(_, asleep)| &asleep.wanted);
-        ready.chain(asleep).flat_map(|wanted| wanted.candidate.members()).collect()
+        self.parts().into_iter().map(|member| member.name).collect()
     }
 
+    /// The same, with their versions.
+    pub(super) fn parts(&self) -> BTreeSet<Member> {
+        let ready = self.ready().map(|(_, loaded)| &loaded.wanted);
+        let asleep = self.asleep().map(|(_, asleep)| &asleep.wanted);
+        ready.chain(asleep).flat_map(|wanted| wanted.candidate.parts()).collect()
+    }
+
+    /// Versions that a request loads.
     pub(super) fn asleep(&self) -> impl Iterator<Item = (Version, &Asleep)> {
         self.versions.iter().filter_map(|(version, state)| match state {
             State::Asleep(asleep) => Some((*version, asleep)),

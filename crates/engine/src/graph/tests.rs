@@ -25,8 +25,8 @@ enum Way {
     Fails,
     /// Not at all: the reply is dropped.
     Breaks,
-    /// When the test says so.
-    Waits(SyncSender<Reply>),
+    /// When the test says so, which is told how long there is time.
+    Waits(SyncSender<(Reply, Option<Duration>)>),
 }
 
 /// `inputs` of shape [-1]; `sum` is their sum and 1 more, `product` their product.
@@ -109,7 +109,7 @@ impl Upstream for Op {
             }
             Way::Fails => reply.send(Err(InferError::invalid("asked to fail"))),
             Way::Breaks => drop(reply),
-            Way::Waits(to) => to.send(reply).unwrap(),
+            Way::Waits(to) => to.send((reply, request.timeout)).unwrap(),
         }
     }
 }
@@ -255,6 +255,11 @@ fn edges(inputs: &[&str], outputs: &[&str]) -> String {
     list("input", inputs) + &list("output", outputs)
 }
 
+/// What a member answers whose `sum` alone is wanted.
+fn sum(values: &[f32]) -> Outcome {
+    Ok(InferResponse { outputs: vec![tensor("sum", values)], timings: Timings::default() })
+}
+
 /// A diamond: two branches of one input that meet again.
 fn diamond() -> String {
     let steps = [
@@ -290,9 +295,9 @@ fn the_first_error_ends_the_rest_and_says_where_it_was() {
     assert_eq!(error.to_string(), "in ensemble 'graph', asked to fail");
     assert_eq!(error.code(), Code::InvalidArgument);
     // The other branch need not run any more, and its answer changes nothing.
-    let waits = from.recv().unwrap();
+    let (waits, _) = from.recv().unwrap();
     assert!(waits.is_gone());
-    waits.send(Ok(InferResponse { outputs: vec![tensor("sum", &[1.0])], timings: Timings::default() }));
+    waits.send(sum(&[1.0]));
     let failed = |at: usize| {
         house.shelf.members[at]
             .metrics
@@ -349,6 +354,36 @@ fn one_deadline_is_for_all_steps() {
     let late = house.send(InferRequest { timeout, ..request(vec![tensor("x", &[1.0])]) });
     assert!(from.try_recv().is_err(), "its time was up before the first step");
     assert_eq!(late.recv().unwrap().unwrap_err(), InferError::Timeout);
+}
+
+#[test]
+fn what_is_left_of_the_time_is_for_the_steps_to_come() {
+    let ((to_first, first), (to_join, join)) = (sync_channel(1), sync_channel(1));
+    let house = house_of(&diamond(), shelf(Way::Waits(to_first), Way::AtOnce, Way::Waits(to_join)), PLENTY);
+    let ask = |time: Duration| {
+        house.send(InferRequest { timeout: Some(time), ..request(vec![tensor("x", &[2.0])]) })
+    };
+    let hour = Duration::from_secs(3600);
+    let answer = ask(hour);
+    let (reply, given) = first.recv().unwrap();
+    reply.send(sum(&[3.0]));
+    let (reply, left) = join.recv().unwrap();
+    assert!(Some(hour) > given && given > left && left > Some(Duration::ZERO), "{given:?}, then {left:?}");
+    reply.send(sum(&[5.0]));
+    assert_eq!(answer.recv().unwrap().unwrap().outputs, [tensor("y", &[5.0])]);
+    // A step that took all of it is the last.
+    let (began, short) = (Instant::now(), Duration::from_millis(20));
+    let answer = ask(short);
+    let Ok((reply, _)) = first.try_recv() else {
+        // So busy is the machine that it was up before.
+        return assert_eq!(answer.recv().unwrap().unwrap_err(), InferError::Timeout);
+    };
+    while began.elapsed() <= short {
+        std::thread::yield_now();
+    }
+    reply.send(sum(&[3.0]));
+    assert_eq!(answer.recv().unwrap().unwrap_err(), InferError::Timeout);
+    assert!(join.try_recv().is_err());
 }
 
 #[test]

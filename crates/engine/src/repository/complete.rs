@@ -13,7 +13,7 @@ use shapes::{Slot, fit, slots};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use xebec_core::{
     ModelInfo, Version, error::dims_text, metrics::ModelMetrics, model::TensorInfo,
-    model_config::ModelConfig, resource::Objective, step::Step,
+    model_config::{ModelConfig, ModelOutput}, resource::Objective, step::Step,
 };
 
 mod answer;
@@ -170,7 +170,12 @@ pub(crate) fn step_info(
     };
     let own = answer::graph(&info, &ModelConfig::default());
     let same_inputs = config.input.is_empty() || config.input == own.input;
-    let same_outputs = config.output.is_empty() || config.output.len() == own.output.len();
+    // What else is said of an output, as a file of labels, is its owner's.
+    let outputs = |config: &ModelConfig| -> Vec<_> {
+        let kind = |output: &ModelOutput| (output.name.clone(), output.data_type, output.dims.clone());
+        config.output.iter().map(kind).collect()
+    };
+    let same_outputs = config.output.is_empty() || outputs(config) == outputs(&own);
     if same_inputs && same_outputs {
         return Ok(info);
     }

@@ -281,6 +281,13 @@ fn lists_are_ranked() {
     let softmax = open("softmax", &[]).unwrap();
     let out = run(&*softmax, vec![made(&[2, 2], vec![0.0_f32, 0.0, 1000.0, 0.0])]).unwrap().remove(0);
     assert_eq!(floats(&out), [0.5, 0.5, 1.0, 0.0]);
+    let left_out = made(&[1, 3], vec![f32::NEG_INFINITY, 7.0, 7.0]);
+    assert_eq!(floats(&run(&*softmax, vec![left_out]).unwrap()[0]), [0.0, 0.5, 0.5]);
+    for wrong in [[f32::INFINITY, 0.0], [0.0, f32::NAN], [f32::NEG_INFINITY; 2]] {
+        let rows = [vec![0.0, 0.0], wrong.to_vec()].concat();
+        let told = run(&*softmax, vec![made(&[2, 2], rows)]).unwrap_err().to_string();
+        assert!(told.starts_with("row 1 of 'logits' has no probabilities"), "{told}");
+    }
     let top = open("top_k", &[("k", "2")]).unwrap();
     let ranked = |ids: Vec<i64>, scores: Vec<f32>| {
         let out = run(&*top, vec![made(&[ids.len()], ids), made(&[scores.len()], scores)])?;
