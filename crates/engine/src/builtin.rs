@@ -7,7 +7,9 @@
 //! Not here: what a step does (`xebec-steps`).
 use crate::{
     check::{check, of_no_sequence},
-    repository::complete::Labels, workers};
+    repository::complete::Labels,
+    workers,
+};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{

@@ -651,7 +651,8 @@ impl Router for Catalog {
         let models = self.core.models.load();
         let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
         choose(entry, &entry.face.load(), version)?;
-        let lacks = |reason: Reason| InferError::NoVersions { model: entry.name.to_string(), reason: reason.public };
+        let lacks =
+            |reason: Reason| InferError::NoVersions { model: entry.name.to_string(), reason: reason.public };
         self.core.lack(entry).map_or(Ok(()), |reason| Err(lacks(reason)))
     }
 

@@ -272,6 +272,9 @@ impl Flow {
                 let given = workers::give(Box::new(move || again(&flow, &permit)));
                 given.unwrap_or_else(|work| work());
             }
+            Ok(upstream) if !asking.last => {
+                workers::in_passing(|| self.submit(asking, &permit, upstream));
+            }
             Ok(upstream) => self.submit(asking, &permit, upstream),
             Err(InferError::NotResident { model }) if wakes >= WAKES => {
                 self.fail(InferError::NoModelMemory { model });

@@ -2,7 +2,10 @@
 //!
 //! Dropping the [`Pool`] drains it: what waits is run, then the threads end, and who drops it does not wait for that: it
 //! may be an I/O core that held the last request of a model that was unloaded. An instance with a seat at the limiter takes its
-//! turn there before it takes a batch, so that what comes while it waits is in the batch. Not here: who is next (`queue`).
+//! turn there before it takes a batch, so that what comes while it waits is in the batch.
+//!
+//! A thread that is there for work, and has nothing else to do than what comes of its request, runs it itself in the place of an
+//! instance that has nothing to do: its tensors stay where they are, and nobody is woken. Not here: who is next (`queue`).
 use crate::{
     aside::spawn,
     later::{Tiny, settled},
@@ -11,6 +14,7 @@ use crate::{
     request::Pending,
     runner::{Facts, Runner},
     served::Guard,
+    workers::{away, may_work},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -42,7 +46,10 @@ struct Shared {
 
 struct State {
     queue: Queue<Pending>,
+    /// Instances that could run something now.
     idle: usize,
+    /// What those of them run on that have no seat, the last one last.
+    resting: Vec<Runner>,
     stopping: bool,
     /// What the timekeeper waits for.
     next_deadline: Option<Instant>,
@@ -59,20 +66,21 @@ impl Pool {
         runners: Vec<(Runner, Option<Seat>)>,
         guard: Option<Guard>,
     ) -> std::io::Result<Self> {
-        let state = State { queue: Queue::new(rules), idle: 0, stopping: false, next_deadline: None };
+        let queue = Queue::new(rules);
+        let state = State { queue, idle: 0, resting: Vec::new(), stopping: false, next_deadline: None };
         let (idle, holding, due) = (Condvar::new(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts });
         let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new(), guard };
-        for (index, (mut runner, seat)) in runners.into_iter().enumerate() {
+        for (index, (runner, seat)) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
             let name = format!("{}-{index}", pool.shared.facts.info.name);
-            let thread = spawn(name, move || shared.serve(&mut runner, seat.as_ref()))?;
+            let thread = spawn(name, move || shared.serve(runner, seat.as_ref()))?;
             pool.threads.push(thread);
         }
         Ok(pool)
     }
 
-    /// Puts a request into the queue.
+    /// Puts a request into the queue, or runs it.
     ///
     /// # Errors
     /// The request itself, if the queue is full.
@@ -84,7 +92,13 @@ impl Pool {
         }
         let mut state = self.shared.lock();
         let now = pending.arrived;
+        let here = may_work() && state.queue.is_empty() && !state.resting.is_empty();
         let outcome = state.queue.push(pending, now);
+        if outcome.is_ok() && here {
+            self.shared.facts.metrics.pending.add(1);
+            self.shared.run_here(state, now);
+            return outcome;
+        }
         if outcome.is_ok() {
             if deadline.is_some_and(|deadline| state.next_deadline.is_none_or(|next| deadline < next)) {
                 state.next_deadline = deadline;
@@ -96,6 +110,12 @@ impl Pool {
         }
         drop(self.shared.answer_left(state));
         outcome
+    }
+
+    /// Instances that have nothing to do.
+    #[cfg(test)]
+    pub(crate) fn resting(&self) -> usize {
+        self.shared.lock().resting.len()
     }
 
     fn start_timekeeper(&self) -> Option<JoinHandle<()>> {
@@ -134,27 +154,54 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self, runner: &mut Runner, seat: Option<&Seat>) {
-        let mut asker = Asker::Idle;
-        while let Some((batch, turn)) = self.next(asker, seat) {
-            let (rows, limit) = (batch.rows(), batch.limit);
-            let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
-            let began = Instant::now();
-            // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
-            // told, and the instance goes on: without it the model would wait for ever.
-            let run = || {
-                let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
-                drop(turn);
-                let mut state = self.lock();
-                state.queue.finish(rows);
-                if went_well {
-                    state.queue.learn(row_bytes, limit, rows, began.elapsed());
-                }
-            };
+    fn serve(&self, runner: Runner, seat: Option<&Seat>) {
+        let (mut asker, mut runner) = (Asker::Idle, Some(runner));
+        while let Some((batch, turn)) = self.next(asker, seat, &mut runner) {
             // What answers bring about is done when the run is over for the queue.
+            let run = || runner.as_mut().map(|runner| drop(self.run(runner, batch, turn)));
             let _ = catch_unwind(AssertUnwindSafe(|| settled(Tiny::Now, run)));
             asker = Asker::Busy;
         }
+    }
+
+    /// Runs a batch, and is back under the lock.
+    fn run(
+        &self,
+        runner: &mut Runner,
+        batch: Batch<Pending>,
+        turn: Option<Turn<'_>>,
+    ) -> MutexGuard<'_, State> {
+        let (rows, limit) = (batch.rows(), batch.limit);
+        let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
+        let began = Instant::now();
+        // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
+        // told, and the instance goes on: without it the model would wait for ever.
+        let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
+        drop(turn);
+        let mut state = self.lock();
+        state.queue.finish(rows);
+        if went_well {
+            state.queue.learn(row_bytes, limit, rows, began.elapsed());
+        }
+        state
+    }
+
+    /// Runs the only request that waits on this thread, in the place of an instance that rests.
+    fn run_here<'a>(&'a self, mut state: MutexGuard<'a, State>, now: Instant) {
+        if let Step::Run(batch) = state.queue.next(now, Asker::Idle)
+            && let Some(mut runner) = state.resting.pop()
+        {
+            self.facts.metrics.pending.add(-i64::try_from(batch.jobs.len()).unwrap_or(0));
+            state.idle -= 1;
+            drop(state);
+            state = away(|| self.run(&mut runner, batch, None));
+            state.resting.push(runner);
+            state.idle += 1;
+            if !state.queue.is_empty() || state.stopping {
+                self.idle.notify_one();
+            }
+        }
+        drop(self.answer_left(state));
     }
 
     /// Answers requests at their deadline, also while every instance is in a long run.
@@ -181,6 +228,7 @@ impl Shared {
         &self,
         mut asker: Asker,
         seat: Option<&'a Seat>,
+        runner: &mut Option<Runner>,
     ) -> Option<(Batch<Pending>, Option<Turn<'a>>)> {
         let mut turn = None;
         let mut state = self.lock();
@@ -226,13 +274,37 @@ impl Shared {
                     let mut state = self.answer_left(state);
                     if !state.queue.is_empty() || state.stopping {
                         state
-                    } else {
+                    } else if seat.is_some() {
                         state.idle += 1;
                         let mut state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
                         state.idle -= 1;
                         state
+                    } else {
+                        self.rest(state, runner)
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and something to run it on.
+    fn rest<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        runner: &mut Option<Runner>,
+    ) -> MutexGuard<'a, State> {
+        state.resting.extend(runner.take());
+        state.idle += 1;
+        loop {
+            state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.queue.is_empty() && !state.stopping {
+                continue;
+            }
+            // If there is none, whoever has it wakes somebody when it is back.
+            *runner = state.resting.pop();
+            if runner.is_some() {
+                state.idle -= 1;
+                return state;
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Threads for what is done between models, shared by all graphs of the process: built-in steps, and what an answer brings
-//! about where the thread that gave it must not.
+//! Threads for what is done between models, shared by all graphs of the process: built-in steps, runs of a model that has
+//! nothing else to do, and what an answer brings about where the thread that gave it must not.
 //!
-//! As many threads as cores, each started when there is work and none is free. Not here: what is done.
+//! As many are at work as there are cores; one that runs a model is [`away`], and another takes its place. The one that had
+//! work last is the next to get some: what it worked on is still in its core's cache. Not here: what is done.
 use crate::{
     aside::spawn,
     later::{Tiny, settled},
@@ -11,7 +12,10 @@ use std::{
     collections::VecDeque,
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
 };
 
 /// Something to do.
@@ -20,34 +24,65 @@ pub(crate) type Work = Box<dyn FnOnce() + Send>;
 /// The most that waits.
 const MOST_WAITING: usize = 16_384;
 
-static WORKERS: Workers = Workers {
-    state: Mutex::new(State { waiting: VecDeque::new(), threads: 0, idle: 0 }),
-    woken: Condvar::new(),
-};
+static WORKERS: Workers =
+    Workers(Mutex::new(State { waiting: VecDeque::new(), idle: Vec::new(), threads: 0, at_work: 0 }));
 
 thread_local! {
     static MAY_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-struct Workers {
-    state: Mutex<State>,
-    woken: Condvar,
-}
+struct Workers(Mutex<State>);
 
+/// Whatever waits does so because as many are at work as may be.
 struct State {
     waiting: VecDeque<Work>,
+    /// Where those are told of work that have none, the last one last.
+    idle: Vec<SyncSender<Work>>,
     threads: usize,
-    idle: usize,
+    /// Threads that have work, without those that are away.
+    at_work: usize,
 }
 
-/// Notes that this thread is there for work, and that nobody waits for it to read a socket.
-pub(crate) fn join_in() {
-    MAY_WORK.set(true);
-}
-
-/// Whether this thread may do such work itself.
+/// Whether this thread is there for work, and may do it itself: nobody waits for it to read a socket.
 pub(crate) fn may_work() -> bool {
     MAY_WORK.get()
+}
+
+/// Does `work` here, which is not to do more than it must: others wait behind it.
+pub(crate) fn in_passing<T>(work: impl FnOnce() -> T) -> T {
+    let _before = Before(MAY_WORK.replace(false));
+    work()
+}
+
+/// What [`may_work`] said before.
+struct Before(bool);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        MAY_WORK.set(self.0);
+    }
+}
+
+/// Does `work` here, which may take long and is not what the threads are for: another has this one's place meanwhile.
+pub(crate) fn away<T>(work: impl FnOnce() -> T) -> T {
+    if !may_work() {
+        return work();
+    }
+    let mut state = WORKERS.lock();
+    state.at_work -= 1;
+    state.hand_out();
+    drop(state);
+    let _back = Back;
+    work()
+}
+
+struct Back;
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        // That may be one more than there are cores, until one of them ends.
+        WORKERS.lock().at_work += 1;
+    }
 }
 
 /// Has one of the threads do it.
@@ -59,47 +94,101 @@ pub(crate) fn give(work: Work) -> Result<(), Work> {
     if state.waiting.len() >= MOST_WAITING {
         return Err(work);
     }
-    if state.idle == 0 && state.threads < most_threads() {
-        let name = format!("graph-{}", state.threads);
-        match spawn(name, || WORKERS.work()) {
-            Ok(_) => state.threads += 1,
-            Err(_) if state.threads == 0 => return Err(work),
-            Err(_) => (),
-        }
-    }
     state.waiting.push_back(work);
-    drop(state);
-    WORKERS.woken.notify_one();
-    Ok(())
+    state.hand_out();
+    if state.threads > 0 {
+        return Ok(());
+    }
+    state.waiting.pop_back().map_or(Ok(()), Err)
 }
 
-fn most_threads() -> usize {
+fn most_at_work() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+impl State {
+    /// Gives what waits to threads, as far as they may work.
+    fn hand_out(&mut self) {
+        while !self.waiting.is_empty() && self.at_work < most_at_work() {
+            let Some(thread) = self.idle.pop() else {
+                // It takes what waits by itself.
+                match spawn(format!("graph-{}", self.threads), || WORKERS.work()) {
+                    Ok(_) => (self.threads, self.at_work) = (self.threads + 1, self.at_work + 1),
+                    Err(error) => {
+                        tracing::warn!(error = %error, "no thread for graphs: what they do waits for those that there are");
+                        return;
+                    }
+                }
+                continue;
+            };
+            let Some(work) = self.waiting.pop_front() else { return };
+            match thread.send(work) {
+                Ok(()) => self.at_work += 1,
+                // It has ended, which none does.
+                Err(unsent) => self.waiting.push_front(unsent.0),
+            }
+        }
+    }
 }
 
 impl Workers {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) {
-        join_in();
-        loop {
-            let work = self.next();
+        MAY_WORK.set(true);
+        let (to, from) = sync_channel(1);
+        while let Some(work) = self.next(&to).or_else(|| from.recv().ok()) {
             // A panic was reported by the hook; what it concerns answers when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| settled(Tiny::Now, work)));
         }
     }
 
-    fn next(&self) -> Work {
+    /// What the thread is to do now; if nothing, it is told of the next.
+    fn next(&self, to: &SyncSender<Work>) -> Option<Work> {
         let mut state = self.lock();
-        loop {
-            if let Some(work) = state.waiting.pop_front() {
-                return work;
-            }
-            state.idle += 1;
-            state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.idle -= 1;
+        if state.at_work <= most_at_work()
+            && let Some(work) = state.waiting.pop_front()
+        {
+            return Some(work);
         }
+        state.at_work -= 1;
+        state.idle.push(to.clone());
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Barrier, mpsc};
+
+    #[test]
+    fn while_one_is_away_as_many_as_there_are_cores_are_at_work() {
+        let barrier = Arc::new(Barrier::new(most_at_work() + 1));
+        let (tell, told) = mpsc::channel();
+        for _ in 0..=most_at_work() {
+            let (barrier, tell) = (Arc::clone(&barrier), tell.clone());
+            // All meet, which they could not if one of them had no thread.
+            let work = move || {
+                assert!(may_work() && !in_passing(may_work) && may_work());
+                away(|| barrier.wait());
+                tell.send(()).unwrap();
+            };
+            assert!(give(Box::new(work)).is_ok());
+        }
+        drop(tell);
+        assert_eq!(told.iter().count(), most_at_work() + 1);
+    }
+
+    #[test]
+    fn a_thread_whose_work_panicked_goes_on() {
+        for _ in 0..2 * most_at_work() {
+            assert!(give(Box::new(|| panic!("asked to"))).is_ok());
+        }
+        let (tell, told) = mpsc::channel();
+        assert!(give(Box::new(move || tell.send(()).unwrap())).is_ok());
+        told.recv().unwrap();
     }
 }

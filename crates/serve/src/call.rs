@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 use xebec_core::{
-    InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, VersionRef,
+    Code, InferError, InferRequest, InferResponse, ModelName, Permit, Principal, Verb, VersionRef,
     error::FailureReason,
     port::{Answer, Done, Upstream},
     trace::{Parent, Traced},

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Response, request::Parts};
 use path::{Region, Target, Verb as Wanted};
 use serde_json::{Value, json};
-use xebec_core::{Code, InferError, Principal, Verb, model::TensorInfo};
+use xebec_core::{InferError, Principal, Verb, model::TensorInfo};
 use xebec_net::{body::Body, service::HttpService};
 
 mod answer;

@@ -107,8 +107,7 @@ fn pixels(file: &[u8]) -> (u32, u32, Vec<u8>) {
 fn the_picture_of_the_guide_is_what_the_example_draws() {
     let server = server();
     let headers = [("Inference-Header-Content-Length", "0")];
-    let reply =
-        send(server.http, "POST", "/v2/models/detect-picture/infer", &headers, &scene());
+    let reply = send(server.http, "POST", "/v2/models/detect-picture/infer", &headers, &scene());
     let (_, tensors) = reply.split();
     // Of all outputs the picture is the last: its bytes lie at the end.
     let at = tensors.windows(3).position(|bytes| bytes == [0xff, 0xd8, 0xff]).unwrap();

@@ -12,8 +12,13 @@ use crate::{
 use shapes::{Slot, fit, slots};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use xebec_core::{
-    ModelInfo, Version, error::dims_text, metrics::ModelMetrics, model::TensorInfo,
-    model_config::{ModelConfig, ModelOutput}, resource::Objective, step::Step,
+    ModelInfo, Version,
+    error::dims_text,
+    metrics::ModelMetrics,
+    model::TensorInfo,
+    model_config::{ModelConfig, ModelOutput},
+    resource::Objective,
+    step::Step,
 };
 
 mod answer;

@@ -2,12 +2,16 @@ use super::*;
 use crate::{
     TurnEnd,
     backend::{OutputView, RunError, Signature},
+    workers,
 };
 use bytes::Bytes;
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    mpsc::{Receiver, SyncSender, sync_channel},
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, ThreadId},
 };
 use xebec_core::{
     Datatype, InferResponse, ModelName, TenantId, Tensor, Version,
@@ -107,13 +111,15 @@ impl Stream for FakeStream {
     }
 }
 
+/// Who was in each run, and which thread it was on.
 #[derive(Default)]
-struct Seen(Mutex<Vec<Vec<String>>>);
+struct Seen(Mutex<Vec<(Vec<String>, ThreadId)>>);
 
 impl Observer for Seen {
     fn ran(&self, _: &[crate::backend::BatchInput<'_>], ids: &[&str]) {
         assert!(ids != [BREAK], "asked to break");
-        self.0.lock().unwrap().push(ids.iter().map(|id| (*id).to_owned()).collect());
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        self.0.lock().unwrap().push((ids, thread::current().id()));
     }
 }
 
@@ -264,7 +270,7 @@ impl House {
     }
 
     pub(crate) fn runs(&self) -> Vec<Vec<String>> {
-        self.seen.0.lock().unwrap().clone()
+        self.seen.0.lock().unwrap().iter().map(|(ids, _)| ids.clone()).collect()
     }
 
     fn pending(&self) -> i64 {
@@ -295,6 +301,54 @@ fn what_waits_while_a_run_goes_on_is_the_next_batch() {
     }
     assert_eq!(house.runs(), [vec!["0"], vec!["1", "2", "3"]]);
     assert_eq!((house.pending(), house.served.as_ref().unwrap().metrics().executions.get()), (0, 2));
+}
+
+/// Has a thread that is there for work send a request, and wait for it: which thread that is, and what came.
+fn send_from_worker(
+    served: &Arc<Served>,
+    id: &'static str,
+    in_passing: bool,
+) -> Receiver<(ThreadId, Result<Vec<f32>, String>)> {
+    let (tell, told) = sync_channel(1);
+    let served = Arc::clone(served);
+    let work = move || {
+        let ask = || send(&served, id, &[1, 2], 1.0, None);
+        let waiting = if in_passing { workers::in_passing(ask) } else { ask() };
+        tell.send((thread::current().id(), waiting.value())).unwrap();
+    };
+    assert!(workers::give(Box::new(work)).is_ok());
+    told
+}
+
+#[test]
+fn who_is_there_for_work_runs_its_request_itself_where_an_instance_rests() {
+    let mut house = House::new(true, |_, _| ());
+    let served = Arc::new(house.served.take().unwrap());
+    let Engine::Pool(pool) = &served.engine else { panic!("it is slow") };
+    let until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            thread::yield_now();
+        }
+    };
+    until(&|| pool.resting() == 1);
+    let here = send_from_worker(&served, "here", false);
+    assert_eq!(house.entered.recv(), Ok(1));
+    // Its place is taken: the next one waits for it as for any run.
+    let queued = send_from_worker(&served, "queued", false);
+    until(&|| served.metrics().pending.get() == 1);
+    house.open();
+    let ((first, answer), (second, after)) = (here.recv().unwrap(), queued.recv().unwrap());
+    assert_eq!((answer, after), (Ok(vec![2.0, 2.0]), Ok(vec![2.0, 2.0])));
+    until(&|| pool.resting() == 1);
+    // Who has others behind it does not.
+    let (third, _) = send_from_worker(&served, "passing", true).recv().unwrap();
+    let seen = house.seen.0.lock().unwrap().clone();
+    let ran: Vec<(&str, bool)> = seen
+        .iter()
+        .zip([first, second, third])
+        .map(|((ids, thread), sender)| (ids[0].as_str(), *thread == sender))
+        .collect();
+    assert_eq!(ran, [("here", true), ("queued", false), ("passing", false)]);
 }
 
 #[test]

@@ -84,8 +84,10 @@ pub(super) fn in_turn<const N: usize>(
 pub(super) fn together(ways: &mut [Box<dyn Way>], all: &[Vec<u8>]) -> anyhow::Result<f64> {
     let began = Instant::now();
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            ways.iter_mut().map(|way| scope.spawn(|| all.iter().try_for_each(|what| way.ask(what)))).collect();
+        let threads: Vec<_> = ways
+            .iter_mut()
+            .map(|way| scope.spawn(|| all.iter().try_for_each(|what| way.ask(what))))
+            .collect();
         threads.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a client panicked")))
         })
