@@ -7,6 +7,7 @@
 //! Not here: what a step does (`xebec-steps`).
 use crate::{
     check::{check, of_no_sequence},
+    later::nothing_waits,
     repository::complete::Labels,
     workers,
 };
@@ -83,7 +84,7 @@ impl Upstream for Builtin {
             return reply.send(Err(error));
         }
         let job = Job { parts: Arc::clone(&self.0), request, reply: Some(reply), arrived: Instant::now() };
-        if workers::may_work() {
+        if workers::may_work() && nothing_waits() {
             return job.run();
         }
         if waiting.fetch_add(1, Relaxed) >= *max_queue {

@@ -437,22 +437,23 @@ impl Core {
     }
 
     /// Why a request to a graph would find no answer though the graph is served: what it is of, or what that is of.
-    fn lack(&self, entry: &Entry) -> Option<Reason> {
-        let (mut left, mut seen) = (entry.face.load().parts(), BTreeSet::new());
+    fn lack(&self, graph: &State) -> Option<Reason> {
+        let (mut left, mut seen) = (graph.parts(), BTreeSet::new());
         while let Some(member) = left.pop_first() {
-            if !seen.insert(member.clone()) {
-                continue;
-            }
             let face = self.entry(&member.name).map(|entry| entry.face.load_full());
-            let serves = |face: &Arc<Face>| match member.version {
-                None => face.serves(),
-                Some(version) => face.state_of(version).is_some_and(|(_, state)| state.serves()),
-            };
-            let Some(face) = face.filter(serves) else {
+            let state = face.as_ref().and_then(|face| match member.version {
+                None => face.served().next_back().map(|(_, state)| state),
+                Some(version) => {
+                    face.state_of(version).map(|(_, state)| state).filter(|state| state.serves())
+                }
+            });
+            let Some(state) = state else {
                 let of = member.version.map(|version| format!(" in version {version}")).unwrap_or_default();
                 return Some(Reason::plain(format!("its member '{}' is not served{of}", member.name)));
             };
-            left.extend(face.parts());
+            let parts = state.parts();
+            seen.insert(member);
+            left.extend(parts.into_iter().filter(|part| !seen.contains(part)));
         }
         None
     }
@@ -650,10 +651,11 @@ impl Router for Catalog {
     fn probe(&self, permit: &Permit, version: VersionRef<'_>) -> Result<(), InferError> {
         let models = self.core.models.load();
         let entry = permit.model().and_then(|name| models.get(name)).ok_or_else(|| unknown(permit))?;
-        choose(entry, &entry.face.load(), version)?;
+        let face = entry.face.load();
+        let state = choose(entry, &face, version)?;
         let lacks =
             |reason: Reason| InferError::NoVersions { model: entry.name.to_string(), reason: reason.public };
-        self.core.lack(entry).map_or(Ok(()), |reason| Err(lacks(reason)))
+        self.core.lack(state).map_or(Ok(()), |reason| Err(lacks(reason)))
     }
 
     fn wake(&self, permit: &Permit, done: Done) {
@@ -668,10 +670,11 @@ impl Router for Catalog {
     fn models(&self) -> Vec<ModelRow> {
         let mut rows = Vec::new();
         for entry in self.core.models.load().values() {
-            let lack = self.core.lack(entry);
-            rows.extend(entry.rows().into_iter().map(|row| match &lack {
+            let face = entry.face.load();
+            let lack = |row: &ModelRow| self.core.lack(face.state_of(row.version?)?.1);
+            rows.extend(entry.rows().into_iter().map(|row| match lack(&row) {
                 Some(reason) if row.state.is_ready() => {
-                    ModelRow { state: ModelState::Unavailable(reason.full.clone()), ..row }
+                    ModelRow { state: ModelState::Unavailable(reason.full), ..row }
                 }
                 _ => row,
             }));

@@ -122,6 +122,11 @@ impl Turn for TurnEnd {
     }
 }
 
+/// Whether this thread has submitted something that was not run yet.
+pub(crate) fn any_touched() -> bool {
+    ANY_TOUCHED.get()
+}
+
 /// Runs what this thread has submitted; whether there was anything.
 pub(crate) fn run_touched() -> bool {
     if !ANY_TOUCHED.replace(false) {

@@ -8,7 +8,7 @@
 //! instance that has nothing to do: its tensors stay where they are, and nobody is woken. Not here: who is next (`queue`).
 use crate::{
     aside::spawn,
-    later::{Tiny, settled},
+    later::{Tiny, nothing_waits, settled},
     limiter::{Seat, Turn},
     queue::{Asker, Batch, Job, Queue, Rules, Step},
     request::Pending,
@@ -20,7 +20,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// The threads of one model.
@@ -42,14 +42,19 @@ struct Shared {
     /// Where the timekeeper waits for the next deadline.
     due: Condvar,
     facts: Arc<Facts>,
+    /// Whether instances leave what they run on to others while they have nothing to do. Where one has a seat none does: they
+    /// wait at one place, and who is woken must be able to run.
+    lends: bool,
 }
 
 struct State {
     queue: Queue<Pending>,
     /// Instances that could run something now.
     idle: usize,
-    /// What those of them run on that have no seat, the last one last.
+    /// What those of them run on, the last one last, where that is lent.
     resting: Vec<Runner>,
+    /// A run in an instance's place has ended, and something waits.
+    ran_here: bool,
     stopping: bool,
     /// What the timekeeper waits for.
     next_deadline: Option<Instant>,
@@ -67,9 +72,11 @@ impl Pool {
         guard: Option<Guard>,
     ) -> std::io::Result<Self> {
         let queue = Queue::new(rules);
-        let state = State { queue, idle: 0, resting: Vec::new(), stopping: false, next_deadline: None };
+        let lends = runners.iter().all(|(_, seat)| seat.is_none());
+        let resting = Vec::with_capacity(runners.len());
+        let state = State { queue, idle: 0, resting, ran_here: false, stopping: false, next_deadline: None };
         let (idle, holding, due) = (Condvar::new(), Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts });
+        let shared = Arc::new(Shared { state: Mutex::new(state), idle, holding, due, facts, lends });
         let mut pool = Self { shared, threads: Vec::new(), timekeeper: OnceLock::new(), guard };
         for (index, (runner, seat)) in runners.into_iter().enumerate() {
             let shared = Arc::clone(&pool.shared);
@@ -92,7 +99,7 @@ impl Pool {
         }
         let mut state = self.shared.lock();
         let now = pending.arrived;
-        let here = may_work() && state.queue.is_empty() && !state.resting.is_empty();
+        let here = may_work() && nothing_waits() && state.queue.is_empty() && !state.resting.is_empty();
         let outcome = state.queue.push(pending, now);
         if outcome.is_ok() && here {
             self.shared.facts.metrics.pending.add(1);
@@ -158,30 +165,22 @@ impl Shared {
         let (mut asker, mut runner) = (Asker::Idle, Some(runner));
         while let Some((batch, turn)) = self.next(asker, seat, &mut runner) {
             // What answers bring about is done when the run is over for the queue.
-            let run = || runner.as_mut().map(|runner| drop(self.run(runner, batch, turn)));
+            let run = || {
+                let ran = runner.as_mut().map(|runner| Ran::of(runner, batch));
+                drop(turn);
+                ran.map(|ran| drop(self.over(ran)))
+            };
             let _ = catch_unwind(AssertUnwindSafe(|| settled(Tiny::Now, run)));
             asker = Asker::Busy;
         }
     }
 
-    /// Runs a batch, and is back under the lock.
-    fn run(
-        &self,
-        runner: &mut Runner,
-        batch: Batch<Pending>,
-        turn: Option<Turn<'_>>,
-    ) -> MutexGuard<'_, State> {
-        let (rows, limit) = (batch.rows(), batch.limit);
-        let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
-        let began = Instant::now();
-        // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
-        // told, and the instance goes on: without it the model would wait for ever.
-        let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
-        drop(turn);
+    /// Tells the queue of a run, and is under the lock then.
+    fn over(&self, ran: Ran) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        state.queue.finish(rows);
-        if went_well {
-            state.queue.learn(row_bytes, limit, rows, began.elapsed());
+        state.queue.finish(ran.rows);
+        if let Some(took) = ran.took {
+            state.queue.learn(ran.row_bytes, ran.limit, ran.rows, took);
         }
         state
     }
@@ -194,10 +193,12 @@ impl Shared {
             self.facts.metrics.pending.add(-i64::try_from(batch.jobs.len()).unwrap_or(0));
             state.idle -= 1;
             drop(state);
-            state = away(|| self.run(&mut runner, batch, None));
+            let ran = away(|| Ran::of(&mut runner, batch));
+            state = self.over(ran);
             state.resting.push(runner);
             state.idle += 1;
-            if !state.queue.is_empty() || state.stopping {
+            state.ran_here = !state.queue.is_empty();
+            if state.ran_here || state.stopping {
                 self.idle.notify_one();
             }
         }
@@ -274,13 +275,18 @@ impl Shared {
                     let mut state = self.answer_left(state);
                     if !state.queue.is_empty() || state.stopping {
                         state
-                    } else if seat.is_some() {
+                    } else if !self.lends {
                         state.idle += 1;
                         let mut state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
                         state.idle -= 1;
                         state
                     } else {
-                        self.rest(state, runner)
+                        let mut state = self.rest(state, runner);
+                        // Who takes over after a run asks as the one that ran would have.
+                        if std::mem::take(&mut state.ran_here) {
+                            asker = Asker::Busy;
+                        }
+                        state
                     }
                 }
             }
@@ -328,5 +334,27 @@ impl Shared {
             pending.leave(why);
         }
         self.lock()
+    }
+}
+
+/// A run that is over.
+struct Ran {
+    row_bytes: u64,
+    limit: u64,
+    rows: u64,
+    /// If it went well.
+    took: Option<Duration>,
+}
+
+impl Ran {
+    /// Runs a batch.
+    fn of(runner: &mut Runner, batch: Batch<Pending>) -> Self {
+        let (rows, limit) = (batch.rows(), batch.limit);
+        let row_bytes = batch.jobs.first().map_or(0, Job::row_bytes);
+        let began = Instant::now();
+        // The engine's own panics are caught inside and answered. One of ours drops the batch, whose callers are
+        // told, and the instance goes on: without it the model would wait for ever.
+        let went_well = catch_unwind(AssertUnwindSafe(|| runner.run(batch.jobs))).unwrap_or(false);
+        Self { row_bytes, limit, rows, took: went_well.then(|| began.elapsed()) }
     }
 }

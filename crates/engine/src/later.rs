@@ -67,6 +67,12 @@ pub(crate) fn later(work: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Whether this thread has nothing else to do: nothing was put down, and no tiny model is to be run. Else whatever takes long would
+/// hold that up, as no other thread does it.
+pub(crate) fn nothing_waits() -> bool {
+    !inline::any_touched() && PUT_DOWN.with_borrow(VecDeque::is_empty)
+}
+
 /// Has a thread do it that holds nothing. What is too much for those is dropped, and so answered.
 fn hand_over(work: Work) {
     let _ = workers::give(work);

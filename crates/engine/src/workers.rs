@@ -13,7 +13,7 @@ use std::{
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        LazyLock, Mutex, MutexGuard, Once, PoisonError,
         mpsc::{SyncSender, sync_channel},
     },
 };
@@ -73,14 +73,14 @@ pub(crate) fn away<T>(work: impl FnOnce() -> T) -> T {
     state.hand_out();
     drop(state);
     let _back = Back;
-    work()
+    in_passing(work)
 }
 
 struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
-        // That may be one more than there are cores, until one of them ends.
+        // There may be more than cores then, until the work of some ends.
         WORKERS.lock().at_work += 1;
     }
 }
@@ -102,23 +102,29 @@ pub(crate) fn give(work: Work) -> Result<(), Work> {
     state.waiting.pop_back().map_or(Ok(()), Err)
 }
 
+/// As many as there are cores. To ask the system reads files.
 fn most_at_work() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
 }
 
 impl State {
     /// Gives what waits to threads, as far as they may work.
     fn hand_out(&mut self) {
-        while !self.waiting.is_empty() && self.at_work < most_at_work() {
+        static TOLD: Once = Once::new();
+        let mut started = 0;
+        // A new thread takes what waits by itself.
+        while self.waiting.len() > started && self.at_work < most_at_work() {
             let Some(thread) = self.idle.pop() else {
-                // It takes what waits by itself.
                 match spawn(format!("graph-{}", self.threads), || WORKERS.work()) {
                     Ok(_) => (self.threads, self.at_work) = (self.threads + 1, self.at_work + 1),
                     Err(error) => {
-                        tracing::warn!(error = %error, "no thread for graphs: what they do waits for those that there are");
-                        return;
+                        let tell = || tracing::warn!(error = %error, "no thread for graphs: what they do waits for others");
+                        return TOLD.call_once(tell);
                     }
                 }
+                started += 1;
                 continue;
             };
             let Some(work) = self.waiting.pop_front() else { return };
@@ -162,12 +168,12 @@ impl Workers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Barrier, mpsc};
+    use std::sync::{Arc, Barrier};
 
     #[test]
     fn while_one_is_away_as_many_as_there_are_cores_are_at_work() {
         let barrier = Arc::new(Barrier::new(most_at_work() + 1));
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = sync_channel(most_at_work() + 1);
         for _ in 0..=most_at_work() {
             let (barrier, tell) = (Arc::clone(&barrier), tell.clone());
             // All meet, which they could not if one of them had no thread.
@@ -187,7 +193,7 @@ mod tests {
         for _ in 0..2 * most_at_work() {
             assert!(give(Box::new(|| panic!("asked to"))).is_ok());
         }
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = sync_channel(most_at_work() + 1);
         assert!(give(Box::new(move || tell.send(()).unwrap())).is_ok());
         told.recv().unwrap();
     }

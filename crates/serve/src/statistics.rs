@@ -25,13 +25,13 @@ impl Service {
         let model_stats = if name.is_empty() && version.is_empty() {
             self.admit(principal, Verb::ReadServer, None)?;
             let mut all = Vec::new();
-            for row in self.0.router.models().iter().filter(|row| row.state.is_ready()) {
+            for row in &self.0.router.models() {
                 let permit = self.admit(principal, Verb::ReadModel, Some(&row.name));
                 match permit.and_then(|permit| {
                     self.count(&permit, row.version.map_or(VersionRef::Newest, VersionRef::Number))
                 }) {
                     Ok(statistics) => all.push(statistics),
-                    // Not this caller's, gone since the list was made, or never in memory.
+                    // Not this caller's, not served, or never in memory.
                     Err(error) if error.code() != Code::Internal => {}
                     Err(error) => return Err(error),
                 }

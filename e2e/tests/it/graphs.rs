@@ -153,6 +153,9 @@ fn an_order_for_a_graph_loads_what_it_is_of_and_a_reload_of_that_is_seen() {
     assert_eq!(refused.error(), "in ensemble 'g', Request for unknown model: 'a' has no available versions");
     assert_eq!(state(&server, "g"), ("UNAVAILABLE".into(), "its member 'a' is not served".into()));
     assert_eq!(get(server.http, "/v2/models/g/ready").status, 400);
+    let counted = get(server.http, "/v2/models/stats").json()["model_stats"].clone();
+    let of_graph = counted.as_array().unwrap().iter().find(|one| one["name"] == "g").unwrap();
+    assert_eq!(of_graph["inference_stats"]["fail"]["count"], 1, "{of_graph}");
     assert_eq!(get(server.http, "/v2/models/b/ready").status, 200);
     assert_eq!(order(&server, "a", "load").0, 200);
     assert_eq!(get(server.http, "/v2/models/g/ready").status, 200);

@@ -255,6 +255,15 @@ impl State {
         }
     }
 
+    /// What it is of, if it is a graph.
+    pub(super) fn parts(&self) -> BTreeSet<Member> {
+        match self {
+            Self::Ready(loaded) => loaded.wanted.candidate.parts(),
+            Self::Asleep(asleep) => asleep.wanted.candidate.parts(),
+            Self::Loading | Self::Unloading | Self::Unavailable(_) => BTreeSet::new(),
+        }
+    }
+
     /// What takes its requests, if it is in memory.
     pub(super) fn upstream(&self) -> Option<Arc<dyn Upstream>> {
         match self {
@@ -471,14 +480,7 @@ impl Face {
 
     /// Members of what is served, if it is a graph.
     pub(super) fn made_of(&self) -> BTreeSet<ModelName> {
-        self.parts().into_iter().map(|member| member.name).collect()
-    }
-
-    /// The same, with their versions.
-    pub(super) fn parts(&self) -> BTreeSet<Member> {
-        let ready = self.ready().map(|(_, loaded)| &loaded.wanted);
-        let asleep = self.asleep().map(|(_, asleep)| &asleep.wanted);
-        ready.chain(asleep).flat_map(|wanted| wanted.candidate.parts()).collect()
+        self.versions.values().flat_map(State::parts).map(|member| member.name).collect()
     }
 
     /// Versions that a request loads.

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     TurnEnd,
     backend::{OutputView, RunError, Signature},
+    later::later,
     workers,
 };
 use bytes::Bytes;
@@ -303,17 +304,34 @@ fn what_waits_while_a_run_goes_on_is_the_next_batch() {
     assert_eq!((house.pending(), house.served.as_ref().unwrap().metrics().executions.get()), (0, 2));
 }
 
+/// What a thread has to do behind the request that it sends.
+#[derive(Clone, Copy)]
+enum Behind {
+    Nothing,
+    /// Another request.
+    Another,
+    /// Something that an answer brought about.
+    PutDown,
+}
+
 /// Has a thread that is there for work send a request, and wait for it: which thread that is, and what came.
 fn send_from_worker(
     served: &Arc<Served>,
     id: &'static str,
-    in_passing: bool,
+    behind: Behind,
 ) -> Receiver<(ThreadId, Result<Vec<f32>, String>)> {
     let (tell, told) = sync_channel(1);
     let served = Arc::clone(served);
     let work = move || {
         let ask = || send(&served, id, &[1, 2], 1.0, None);
-        let waiting = if in_passing { workers::in_passing(ask) } else { ask() };
+        let waiting = match behind {
+            Behind::Nothing => ask(),
+            Behind::Another => workers::in_passing(ask),
+            Behind::PutDown => {
+                later(|| ());
+                ask()
+            }
+        };
         tell.send((thread::current().id(), waiting.value())).unwrap();
     };
     assert!(workers::give(Box::new(work)).is_ok());
@@ -331,24 +349,26 @@ fn who_is_there_for_work_runs_its_request_itself_where_an_instance_rests() {
         }
     };
     until(&|| pool.resting() == 1);
-    let here = send_from_worker(&served, "here", false);
+    let here = send_from_worker(&served, "here", Behind::Nothing);
     assert_eq!(house.entered.recv(), Ok(1));
     // Its place is taken: the next one waits for it as for any run.
-    let queued = send_from_worker(&served, "queued", false);
+    let queued = send_from_worker(&served, "queued", Behind::Nothing);
     until(&|| served.metrics().pending.get() == 1);
     house.open();
     let ((first, answer), (second, after)) = (here.recv().unwrap(), queued.recv().unwrap());
     assert_eq!((answer, after), (Ok(vec![2.0, 2.0]), Ok(vec![2.0, 2.0])));
+    // Who has something else to do does not.
     until(&|| pool.resting() == 1);
-    // Who has others behind it does not.
-    let (third, _) = send_from_worker(&served, "passing", true).recv().unwrap();
+    let (third, _) = send_from_worker(&served, "another", Behind::Another).recv().unwrap();
+    until(&|| pool.resting() == 1);
+    let (fourth, _) = send_from_worker(&served, "more", Behind::PutDown).recv().unwrap();
     let seen = house.seen.0.lock().unwrap().clone();
     let ran: Vec<(&str, bool)> = seen
         .iter()
-        .zip([first, second, third])
+        .zip([first, second, third, fourth])
         .map(|((ids, thread), sender)| (ids[0].as_str(), *thread == sender))
         .collect();
-    assert_eq!(ran, [("here", true), ("queued", false), ("passing", false)]);
+    assert_eq!(ran, [("here", true), ("queued", false), ("another", false), ("more", false)]);
 }
 
 #[test]
