@@ -6,7 +6,7 @@
 //! Not here: values (only the engine knows whether an index is out of range).
 use crate::edges::Edges;
 use xebec_core::{
-    InferError, InferRequest, ModelInfo, Tensor,
+    Datatype, InferError, InferRequest, ModelInfo, Tensor,
     error::dims_text,
     model::TensorInfo,
     tensor::{check_bytes, element_count},
@@ -33,7 +33,16 @@ pub(crate) fn check(
         }
     }
     check_outputs(info, &request.outputs)?;
+    request.inputs.iter_mut().for_each(true_is_one);
     rows(info, &request.inputs)
+}
+
+/// Makes every BOOL that is not 0 a 1. Raw bytes may be any; an engine's compiler counts on there being no other than these two.
+fn true_is_one(tensor: &mut Tensor) {
+    if tensor.datatype == Datatype::Bool && tensor.data.iter().any(|byte| *byte > 1) {
+        let ones: Vec<u8> = tensor.data.iter().map(|byte| u8::from(*byte != 0)).collect();
+        tensor.data = ones.into();
+    }
 }
 
 /// Refuses a request of a sequence, where there is no state.
@@ -205,7 +214,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use std::time::Instant;
-    use xebec_core::{Datatype, ModelName, Version};
+    use xebec_core::{ModelName, Version};
 
     fn info(max_batch_size: u32, inputs: &[(&str, Datatype, &[i64])]) -> ModelInfo {
         let tensor = |(name, datatype, shape): &(&str, Datatype, &[i64])| TensorInfo {
@@ -227,12 +236,11 @@ mod tests {
         Tensor { name: name.into(), datatype, shape: shape.to_vec(), data: Bytes::from(vec![0; bytes]) }
     }
 
-    fn ask(info: &ModelInfo, inputs: Vec<Tensor>, outputs: &[&str]) -> Result<u32, String> {
-        let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-        let mut request = InferRequest {
+    fn request(inputs: Vec<Tensor>, outputs: &[&str]) -> InferRequest {
+        InferRequest {
             id: "7".into(),
             inputs,
-            outputs,
+            outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
             timeout: None,
             priority: 0,
             sequence: None,
@@ -240,7 +248,24 @@ mod tests {
             headers: Vec::new(),
             received: Instant::now(),
             trace: None,
+        }
+    }
+
+    #[test]
+    fn a_bool_of_another_byte_than_0_is_1() {
+        let info = info(0, &[("flags", Datatype::Bool, &[4]), ("x", Datatype::Uint8, &[1])]);
+        let with = |name, datatype, bytes: &[u8]| Tensor {
+            data: Bytes::copy_from_slice(bytes),
+            ..tensor(name, datatype, &[i64::try_from(bytes.len()).unwrap()], 0)
         };
+        let flags = with("flags", Datatype::Bool, &[0, 1, 37, 255]);
+        let mut request = request(vec![flags, with("x", Datatype::Uint8, &[37])], &[]);
+        assert_eq!(check(&info, None, &mut request), Ok(1));
+        assert_eq!((&*request.inputs[0].data, &*request.inputs[1].data), (&[0, 1, 1, 1][..], &[37][..]));
+    }
+
+    fn ask(info: &ModelInfo, inputs: Vec<Tensor>, outputs: &[&str]) -> Result<u32, String> {
+        let mut request = request(inputs, outputs);
         check(info, None, &mut request).map_err(|error| error.message_for("7"))
     }
 

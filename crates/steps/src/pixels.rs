@@ -79,21 +79,17 @@ impl Step for Normalise {
         let (height, width) = (extent(pixels, 0), extent(pixels, 1));
         let area = height * width;
         let order: [usize; 3] = if self.bgr { [2, 1, 0] } else { [0, 1, 2] };
-        let [red, green, blue] = &*self.tables;
         match self.layout {
             Layout::Planes => {
-                let mut all = vec![0.0_f32; 3 * area];
-                let (first, rest) = all.split_at_mut(area);
-                let (second, third) = rest.split_at_mut(area);
-                let planes = first.iter_mut().zip(second).zip(third);
-                for (((a, b), c), pixel) in planes.zip(pixels.data.chunks_exact(3)) {
-                    *a = red[usize::from(pixel[order[0]])];
-                    *b = green[usize::from(pixel[order[1]])];
-                    *c = blue[usize::from(pixel[order[2]])];
+                // Three times over bytes that are in a near cache by then, instead of over floats that are not.
+                let mut all = Vec::with_capacity(3 * area);
+                for (table, at) in self.tables.iter().zip(order) {
+                    all.extend(pixels.data.chunks_exact(3).map(|pixel| table[usize::from(pixel[at])]));
                 }
                 Ok(vec![made(&[1, 3, height, width], all)])
             }
             Layout::Pixels => {
+                let [red, green, blue] = &*self.tables;
                 let mut all = Vec::with_capacity(3 * area);
                 for pixel in pixels.data.chunks_exact(3) {
                     all.extend([
