@@ -188,7 +188,8 @@ impl Pair {
             }
             (ours, other) => self.only_one_takes(step, ours, other),
         };
-        let alone = || panic!("stream {stream} is one's alone, at {:?}, {:?}", step.frame, step.head);
+        let whose = if self.ours(stream).is_some() { "ours" } else { "h2's" };
+        let alone = || panic!("stream {stream} is {whose} alone, at {:?}, {:?}", step.frame, step.head);
         let reason = reason.unwrap_or_else(alone);
         self.inside = reason == reasons::UNREAD_HEAD;
         self.reasons.push(reason);
